@@ -1,0 +1,97 @@
+"""A model zoo for video action recognition with verified pretrained weights, in plain PyTorch.
+
+>>> import videozoo
+>>> videozoo.list_models("*csn*")
+['ipcsn_r152', 'ipcsn_r50', 'ircsn_r152', 'ircsn_r50']
+
+Names load what they need when they are first used, so ``import videozoo`` imports neither torch nor timm.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videozoo.convert import ConversionReport, convert_checkpoint
+    from videozoo.errors import VideoZooError
+    from videozoo.manifest import Entry
+    from videozoo.models import create_model
+    from videozoo.models.csn import ipcsn_r50, ipcsn_r152, ircsn_r50, ircsn_r152, test_ircsn
+    from videozoo.models.slowonly import slowonly_r50
+    from videozoo.models.tpn import test_tpn, tpn_slowonly_r50, tpn_tsm_r50
+    from videozoo.models.tsm import tsm_r50
+    from videozoo.models.tsn import test_tsn, tsn_r50
+    from videozoo.predict import Prediction, Recognizer, create_transform, load_recognizer
+    from videozoo.registry import get_weights, is_model, list_models, list_weights
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ConversionReport": "convert",
+    "Entry": "manifest",
+    "Prediction": "predict",
+    "Recognizer": "predict",
+    "VideoZooError": "errors",
+    "convert_checkpoint": "convert",
+    "create_model": "models",
+    "create_transform": "predict",
+    "get_weights": "registry",
+    "ipcsn_r152": "models.csn",
+    "ipcsn_r50": "models.csn",
+    "ircsn_r152": "models.csn",
+    "ircsn_r50": "models.csn",
+    "is_model": "registry",
+    "list_models": "registry",
+    "list_weights": "registry",
+    "load_recognizer": "predict",
+    "slowonly_r50": "models.slowonly",
+    "test_ircsn": "models.csn",
+    "test_tpn": "models.tpn",
+    "test_tsn": "models.tsn",
+    "tpn_slowonly_r50": "models.tpn",
+    "tpn_tsm_r50": "models.tpn",
+    "tsm_r50": "models.tsm",
+    "tsn_r50": "models.tsn",
+}
+"""Public name -> module that defines it."""
+
+__all__ = [
+    "ConversionReport",
+    "Entry",
+    "Prediction",
+    "Recognizer",
+    "VideoZooError",
+    "convert_checkpoint",
+    "create_model",
+    "create_transform",
+    "get_weights",
+    "ipcsn_r50",
+    "ipcsn_r152",
+    "ircsn_r50",
+    "ircsn_r152",
+    "is_model",
+    "list_models",
+    "list_weights",
+    "load_recognizer",
+    "slowonly_r50",
+    "test_ircsn",
+    "test_tpn",
+    "test_tsn",
+    "tpn_slowonly_r50",
+    "tpn_tsm_r50",
+    "tsm_r50",
+    "tsn_r50",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'videozoo' has no attribute {name!r}")
+    value = getattr(import_module(f"videozoo.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

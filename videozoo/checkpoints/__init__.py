@@ -1,0 +1,1 @@
+"""Foreign weight files to tensors under our names."""

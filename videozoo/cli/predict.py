@@ -1,0 +1,111 @@
+"""``videozoo predict``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videozoo.errors import InvalidArgument, VideoError
+
+if TYPE_CHECKING:
+    from videozoo.predict import Prediction
+
+NAME = "predict"
+HELP = "Recognise the action in videos: files, or folders of numbered images."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file, or a folder of frames img_00001.jpg")
+    parser.add_argument("--model", required=True, metavar="NAME", help="an architecture, or architecture.tag")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
+    parser.add_argument("--labels", type=Path, metavar="TXT", help="class names of FILE, one a line")
+    parser.add_argument(
+        "--views", choices=("full", "center"), default="full",
+        help="all views of the published test protocol (default), or one in the centre",
+    )  # fmt: skip
+    parser.add_argument("--fast-resize", action="store_true", help="not OpenCV's resize to the bit; off by one level")
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="how many classes to print (5)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the best classes of every video; a video that fails is reported, and the others still run."""
+    if options.topk < 1:
+        raise InvalidArgument(f"--topk {options.topk}: at least 1")
+    from videozoo.predict import load_recognizer
+
+    recognizer = load_recognizer(
+        options.model,
+        pretrained=options.pretrained or True,
+        checkpoint_path=options.checkpoint,
+        device=_device(options.device),
+        mode=options.views,
+        exact=not options.fast_resize,
+        num_classes=options.num_classes,
+        class_names=_class_names(options.labels),
+    )
+    answers: list[dict[str, object]] = []
+    status = 0
+    for video in options.videos:
+        try:
+            prediction = recognizer(video, progress=True)
+        except VideoError as error:
+            print(f"videozoo: error: {str(error).splitlines()[0]}", file=sys.stderr)
+            answers.append({"video": video, "error": str(error)})
+            status = error.exit_status
+            continue
+        answers.append(_answer(video, prediction, options.topk))
+        if not options.json:
+            _print(video, prediction, options.topk)
+    if options.json:
+        print(json.dumps(answers, indent=2))
+    return status
+
+
+def _best(prediction: Prediction, k: int) -> list[tuple[str, float]]:
+    probabilities = prediction.probabilities
+    values, indices = probabilities.topk(min(k, len(probabilities)))
+    return [(prediction.labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
+
+
+def _answer(video: str, prediction: Prediction, k: int) -> dict[str, object]:
+    top = [{"label": label, "probability": value} for label, value in _best(prediction, k)]
+    return {
+        "video": video,
+        "topk": top,
+        "views": len(prediction.view_logits),
+        "frame_indices": prediction.frame_indices.tolist(),
+    }
+
+
+def _print(video: str, prediction: Prediction, k: int) -> None:
+    print(video)
+    for rank, (label, value) in enumerate(_best(prediction, k), start=1):
+        print(f"  {rank}  {100 * value:6.2f} %  {label}")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgument(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def _class_names(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None

@@ -1,0 +1,162 @@
+"""A foreign weight file -> our tensors with their provenance -> a safetensors file that was read back and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from videozoo import registry
+from videozoo.checkpoints import readers, safetensors_file
+from videozoo.checkpoints.keymap import Layout, Renaming, Table, rename
+from videozoo.checkpoints.mmaction2 import MMACTION2
+from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
+from videozoo.files import place, sha256_file
+from videozoo.layers.video_model import VideoModel
+from videozoo.manifest import Entry
+
+CONVERTER = "videozoo 1"
+"""Written into converted files; to be raised when the same source would give other bytes."""
+
+NATIVE = Layout(name="videozoo", signature="fc.weight", classifier="fc.weight", tables={})
+"""Files that were converted before: the names are ours."""
+LAYOUTS: Sequence[Layout] = (MMACTION2, NATIVE)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """An opened file: its tensors under the names that it uses, and what is known about it."""
+
+    path: Path
+    format: str
+    layout: Layout
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @property
+    def num_classes(self) -> int | None:
+        """Rows of the last layer; None where the file has no last layer."""
+        weight = self.tensors.get(self.layout.classifier)
+        return None if weight is None or weight.ndim == 0 else weight.shape[0]
+
+    @property
+    def architecture(self) -> str | None:
+        """The architecture that a converted file says it holds."""
+        return self.metadata.get("videozoo.architecture")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file's tensors under our names, proven complete, and where they come from."""
+
+    source: WeightFile
+    sha256: str
+    """Of the original file."""
+    architecture: str
+    num_classes: int
+    entry: Entry | None
+    """The manifest's row, if the digest is one that it knows."""
+    renaming: Renaming
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the converted file says about itself."""
+        row = {} if self.entry is None else {"videozoo.weights": self.entry.name}
+        return row | {
+            "videozoo.architecture": self.architecture,
+            "videozoo.num_classes": str(self.num_classes),
+            "videozoo.source": self.source.path.name,
+            "videozoo.source_sha256": self.sha256,
+            "videozoo.source_layout": self.source.layout.name,
+            "videozoo.converter": CONVERTER,
+        }
+
+
+def open_weights(path: Path, *, ema: bool = False) -> WeightFile:
+    """Read a weight file of any known format and tell its layout from its names. Nothing in the file is run.
+
+    Args:
+        path: the file; its extension does not matter.
+        ema: take the averaged copy of the weights that a training checkpoint may hold.
+
+    Raises:
+        UnreadableCheckpoint: not a checkpoint, damaged, or unsafe.
+        UnknownLayout: no known layout names its tensors so.
+    """
+    checkpoint = readers.read(path)
+    tensors = readers.state_dict(checkpoint, ema=ema)
+    converted = "videozoo.architecture" in checkpoint.metadata
+    for layout in (NATIVE,) if converted else LAYOUTS:
+        if converted or layout.signature in tensors:
+            return WeightFile(path, checkpoint.format, layout, tensors, checkpoint.metadata)
+    first = ", ".join(list(tensors)[:3])
+    known = " or ".join(layout.name for layout in LAYOUTS)
+    raise UnknownLayout(f"{path}: {len(tensors)} tensors, {first} ..., are not named as in {known}")
+
+
+def fit(source: WeightFile, network: VideoModel, architecture: str) -> Renaming:
+    """The file's tensors under the names of ``network``, which may lie on the meta device.
+
+    Raises:
+        CheckpointMismatch: the file holds another architecture; every tensor in question is listed.
+    """
+    if source.architecture not in (None, architecture):
+        raise CheckpointMismatch(f"{source.path} holds {source.architecture}, not {architecture}")
+    family = registry.architecture(architecture).family
+    table = Table(renames=()) if source.layout is NATIVE else source.layout.tables.get(family)
+    if table is None:
+        raise CheckpointMismatch(
+            f"{source.path}: {source.layout.name} has no {family} networks, such as {architecture}"
+        )
+    try:
+        return rename(table, source.tensors, network.state_dict(), network.tensors_on_request())
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{source.path} does not fit {architecture}: {error}") from None
+
+
+def convert(source: WeightFile, network: VideoModel, architecture: str) -> Conversion:
+    """Prove that the file fits ``network`` and find its manifest row by its digest.
+
+    Raises:
+        CheckpointMismatch: see `fit`.
+    """
+    renaming = fit(source, network, architecture)
+    digest = source.metadata.get("videozoo.source_sha256") or sha256_file(source.path)
+    entry = registry.find_by_digest(digest)
+    if entry is not None and entry.architecture != architecture:
+        entry = None
+    return Conversion(source, digest, architecture, network.num_classes, entry, renaming)
+
+
+def write(conversion: Conversion, path: Path, *, overwrite: bool) -> None:
+    """Write the converted tensors as safetensors, read them back and compare, then give the file its name.
+
+    The same source gives the same bytes on every run.
+
+    Raises:
+        OutputError: ``path`` exists, cannot be written, or read back differently.
+    """
+    place(path, lambda temporary: write_checked(conversion, temporary), overwrite=overwrite)
+
+
+def write_checked(conversion: Conversion, path: Path) -> None:
+    """`write` without the care for the final name.
+
+    Raises:
+        OutputError: the file read back differently.
+    """
+    tensors = conversion.renaming.tensors
+    safetensors_file.write(path, tensors, conversion.metadata)
+    written = readers.state_dict(readers.read(path))
+    if list(written) != list(tensors) or not all(_identical(written[name], tensors[name]) for name in tensors):
+        raise OutputError(f"{path} read back differently from what was written: check the disk")
+
+
+def _identical(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, so that NaN equals itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))

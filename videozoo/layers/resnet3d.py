@@ -1,0 +1,101 @@
+"""The common frame of 3-D residual networks: stem, four stages of bottlenecks, one classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from videozoo.layers.video_model import VideoModel, init_convolutions
+
+Triple = tuple[int, int, int]
+MakeBlock = Callable[[int, int, int, Triple], nn.Module]
+"""(stage 1..4, input channels, planes, stride) to one residual block with ``planes * EXPANSION`` output channels."""
+
+EXPANSION = 4
+
+
+def projection(in_channels: int, out_channels: int, stride: Triple, eps: float) -> nn.Sequential | None:
+    """The shortcut's 1x1x1 convolution and batch norm; None where the block keeps the shape."""
+    if stride == (1, 1, 1) and in_channels == out_channels:
+        return None
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm3d(out_channels, eps=eps)
+    )
+
+
+class ResNet3d(VideoModel):
+    """Stem (kernel ``stem_kernel``, spatial stride 2), 1x3x3 max pool, four stages, average over time and space.
+
+    Args:
+        make_block: makes one residual block.
+        depths: blocks of each stage.
+        stem_kernel: (time, height, width) of the first convolution.
+        temporal_strides: temporal stride of each stage; the spatial ones are 1, 2, 2, 2.
+        width: channels of the stem; stage s has ``width * 2**(s - 1)`` planes and four times as many channels.
+        eps: epsilon of every batch norm.
+    """
+
+    first_conv = "conv1"
+
+    def __init__(
+        self,
+        make_block: MakeBlock,
+        depths: Sequence[int],
+        *,
+        stem_kernel: Triple,
+        temporal_strides: Sequence[int],
+        width: int,
+        eps: float,
+        num_classes: int,
+        in_chans: int,
+        drop_rate: float,
+        bn_frozen: bool,
+    ) -> None:
+        super().__init__(
+            num_features=width * 8 * EXPANSION,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=drop_rate,
+            bn_frozen=bn_frozen,
+        )
+        padding = (stem_kernel[0] // 2, stem_kernel[1] // 2, stem_kernel[2] // 2)
+        self.conv1 = nn.Conv3d(in_chans, width, stem_kernel, stride=(1, 2, 2), padding=padding, bias=False)
+        self.bn1 = nn.BatchNorm3d(width, eps=eps)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.feature_info = [{"num_chs": width, "reduction": 2, "module": "relu"}]
+        channels = width
+        for stage, (depth, temporal_stride) in enumerate(zip(depths, temporal_strides, strict=True), start=1):
+            planes = width * 2 ** (stage - 1)
+            spatial_stride = 1 if stage == 1 else 2
+            blocks = [make_block(stage, channels, planes, (temporal_stride, spatial_stride, spatial_stride))]
+            channels = planes * EXPANSION
+            blocks += [make_block(stage, channels, planes, (1, 1, 1)) for _ in range(depth - 1)]
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            self.feature_info.append({"num_chs": channels, "reduction": 2 ** (stage + 1), "module": f"layer{stage}"})
+        self._add_classifier()
+        init_convolutions(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        maps = self.forward_intermediates(x, indices=[4], intermediates_only=True)
+        return maps[0]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        stop_early: bool = False,
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        self._check_clip(x)
+        wanted = self._stages(indices)
+        last = max(wanted) if stop_early and intermediates_only else 4
+        x = self.relu(self.bn1(self.conv1(x)))  # (N, width, T, H/2, W/2)
+        found = {0: x}
+        for stage in range(1, last + 1):
+            x = getattr(self, f"layer{stage}")(self.maxpool(x) if stage == 1 else x)
+            found[stage] = x
+        maps = [found[index] for index in wanted]
+        return maps if intermediates_only else (x, maps)

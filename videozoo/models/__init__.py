@@ -1,0 +1,85 @@
+"""The networks, one family a module, and the door to all of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import cast
+
+from videozoo import registry
+from videozoo.errors import InvalidArgument
+from videozoo.layers.video_model import VideoModel
+from videozoo.pretrained import StrPath
+
+
+def create_model(
+    name: str,
+    pretrained: bool | str = False,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    drop_rate: float | None = None,
+    bn_frozen: bool = False,
+    aux_head: bool | None = None,
+    num_segments: int | None = None,
+    backbone: str | None = None,
+    checkpoint_path: StrPath | None = None,
+) -> VideoModel:
+    """Build a network by name.
+
+    Args:
+        name: an architecture (`list_models`), or ``architecture.tag`` together with ``pretrained=True``.
+        pretrained: False for random weights; True for the architecture's default weights; a tag (``"k400"``); a
+            pretraining (``"ig65m"``), which means the first row with it.
+        num_classes: None for the weights' own classes; another number puts a new classifier in place, 0 none.
+        in_chans: input channels.
+        drop_rate: dropout before the classifier; None for the architecture's own.
+        bn_frozen: in training, batch norms keep their statistics and are not learned.
+        aux_head: TPN: also build the auxiliary classifier.
+        num_segments: TSM: frames that are shifted among each other.
+        backbone: TSN and TSM: another timm network as the trunk.
+        checkpoint_path: load this file, converted or as MMAction2 wrote it, instead of published weights.
+
+    Returns:
+        A module from clips (N, C, T, H, W) to logits (N, num_classes).
+
+    Raises:
+        UnknownModel, UnknownWeights: no such name; the message has the nearest ones.
+        InvalidArgument: an argument that this architecture does not have.
+        FetchError: the weights cannot be had.
+        CheckpointError: the file cannot be used for this architecture.
+
+    >>> create_model("test_ircsn", num_classes=5).num_classes
+    5
+    """
+    architecture, _, tag = name.partition(".")
+    if tag:
+        pretrained = _one_tag(name, tag, pretrained)
+    factory = getattr(importlib.import_module(f"{__name__}.{registry.architecture(architecture).family}"), architecture)
+    options = {
+        "drop_rate": drop_rate,
+        "aux_head": aux_head,
+        "num_segments": num_segments,
+        "backbone": backbone,
+    }
+    chosen = {option: value for option, value in options.items() if value is not None}
+    foreign = sorted(chosen.keys() - inspect.signature(factory).parameters.keys())
+    if foreign:
+        raise InvalidArgument(f"{architecture} has no argument {', '.join(foreign)}")
+    network = factory(
+        pretrained,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        bn_frozen=bn_frozen,
+        checkpoint_path=checkpoint_path,
+        **chosen,
+    )
+    return cast(VideoModel, network)
+
+
+def _one_tag(name: str, tag: str, pretrained: bool | str) -> str:
+    if pretrained is False:
+        raise InvalidArgument(f"{name} names weights, but pretrained is False: pass pretrained=True to load them")
+    if pretrained is not True and pretrained != tag:
+        raise InvalidArgument(f"{name} and pretrained={pretrained!r} name different weights: give one of them")
+    return tag

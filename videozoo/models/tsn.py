@@ -1,0 +1,117 @@
+"""Temporal segment networks: a 2-D network on one frame of each segment, averaged.
+
+"Temporal Segment Networks: Towards Good Practices for Deep Action Recognition", ECCV 2016, arXiv 1608.00859. The trunk
+is timm's; features are averaged over all frames before the classifier, so the network cannot see their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import timm
+from torch import Tensor, nn
+
+from videozoo.errors import InvalidArgument
+from videozoo.layers.frames import fold_frames, unfold_frames
+from videozoo.layers.video_model import VideoModel
+from videozoo.pretrained import StrPath, pretrained_model
+
+
+class TSN(VideoModel):
+    """A 2-D trunk shared by all frames, global average over space and time, one classifier; any T.
+
+    Args:
+        backbone: a timm network without classifier whose features are maps (N, num_features, H', W').
+        bn_frozen: in training, batch norms keep their statistics and are not learned.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        num_classes: int = 400,
+        in_chans: int = 3,
+        drop_rate: float = 0.4,
+        bn_frozen: bool = False,
+    ) -> None:
+        super().__init__(
+            num_features=cast(int, backbone.num_features),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=drop_rate,
+            bn_frozen=bn_frozen,
+        )
+        self.backbone = cast(Any, backbone)  # timm's networks have no common base class
+        self.feature_info = list(self.backbone.feature_info)
+        self.first_conv = "backbone." + self.backbone.pretrained_cfg.get("first_conv", "conv1")
+        self._add_classifier()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        self._check_clip(x)
+        maps = self.backbone.forward_features(fold_frames(x))  # (N*T, num_features, H', W')
+        if maps.ndim != 4 or maps.shape[1] != self.num_features:
+            raise InvalidArgument(
+                f"the trunk's features have shape {tuple(maps.shape)}: need maps (N, {self.num_features}, H, W)"
+            )
+        return unfold_frames(maps, x.shape[2])  # (N, num_features, T, H', W')
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        stop_early: bool = False,
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        self._check_clip(x)
+        wanted = self._stages(indices)
+        last, maps = self.backbone.forward_intermediates(
+            fold_frames(x), indices=sorted(set(wanted)), stop_early=stop_early and intermediates_only
+        )
+        found = dict(zip(sorted(set(wanted)), maps, strict=True))
+        clips = [unfold_frames(found[index], x.shape[2]) for index in wanted]
+        return clips if intermediates_only else (unfold_frames(last, x.shape[2]), clips)
+
+
+def tsn_r50(
+    pretrained: bool | str = False,
+    *,
+    backbone: str = "resnet50",
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    drop_rate: float = 0.4,
+    bn_frozen: bool = False,
+    checkpoint_path: StrPath | None = None,
+) -> TSN:
+    """Temporal segment network on timm's ResNet-50, 24.3 M parameters; any number of frames of 224 pixels.
+
+    ``backbone`` names another timm network, such as ``resnet101``, for use without published weights
+    (arXiv 1608.00859).
+    """
+
+    def net(*, num_classes: int, in_chans: int) -> TSN:
+        trunk = timm.create_model(backbone, num_classes=0, in_chans=in_chans)
+        return TSN(trunk, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, bn_frozen=bn_frozen)
+
+    return pretrained_model("tsn_r50", net, pretrained, checkpoint_path, num_classes, in_chans)
+
+
+def test_tsn(
+    pretrained: bool | str = False,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    drop_rate: float = 0.4,
+    bn_frozen: bool = False,
+    checkpoint_path: StrPath | None = None,
+) -> TSN:
+    """A tiny TSN with trained weights for eight synthetic motions; 8 frames of 32 pixels. It cannot see order."""
+
+    def net(*, num_classes: int, in_chans: int) -> TSN:
+        trunk = timm.create_model(
+            "resnet50", num_classes=0, in_chans=in_chans, layers=(1, 1, 1, 1), channels=(8, 16, 24, 40)
+        )
+        return TSN(trunk, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, bn_frozen=bn_frozen)
+
+    return pretrained_model("test_tsn", net, pretrained, checkpoint_path, num_classes, in_chans)

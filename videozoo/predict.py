@@ -1,0 +1,219 @@
+"""From a video to scores with labels: a network, its preprocessing and its class names as one callable."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from videozoo import labels, manifest, registry
+from videozoo.errors import InvalidArgument
+from videozoo.layers.video_model import VideoModel
+from videozoo.manifest import Average, Crop, Entry, Protocol, Views
+from videozoo.models import create_model
+from videozoo.pretrained import StrPath
+from videozoo.video.decode import open_frames
+from videozoo.video.views import ViewTransform
+
+Mode = Literal["full", "center"]
+
+CHUNK_BYTES = 600_000_000
+"""Size of the largest feature map that one chunk of views may need; the peak is about twice that."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one video."""
+
+    scores: Tensor
+    """(num_classes,) float32: the views' answers averaged as the row says. Logits where it says None or ``score``."""
+    view_logits: Tensor
+    """(views, num_classes) float32, crops outermost, then clips; one row where the network averages over all frames."""
+    frame_indices: NDArray[np.int64]
+    """(clips * T,) 0-based numbers of the frames that were seen, clip after clip."""
+    labels: tuple[str, ...]
+    """Class names in class order."""
+    average_clips: Average | None
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(num_classes,) float32 that sum to 1: the scores, through a softmax where they are logits."""
+        return self.scores if self.average_clips == "prob" else self.scores.softmax(dim=0)
+
+    def topk(self, k: int = 5) -> list[tuple[str, float]]:
+        """The ``k`` best (label, score) pairs, best first; all of them where there are fewer classes."""
+        values, indices = self.scores.topk(min(k, len(self.scores)))
+        return [(self.labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """A network with its preprocessing and its labels."""
+
+    model: VideoModel
+    transform: ViewTransform
+    labels: tuple[str, ...]
+
+    def __call__(
+        self, video: str | os.PathLike[str] | NDArray[np.uint8] | Tensor, *, progress: bool = False
+    ) -> Prediction:
+        """Recognise the action in one video.
+
+        Args:
+            video: a video file, a folder of numbered images, or a uint8 array (T, H, W, 3) in the order R, G, B.
+            progress: draw a bar over the views on stderr, if that is a terminal.
+
+        Raises:
+            VideoError: the video cannot be decoded.
+            InvalidArgument: an array of another shape or type.
+        """
+        views = self.transform.views
+        device = next(self.model.parameters()).device
+        sampled = self.transform.sample(open_frames(video))
+        num_views = self.transform.num_views(len(sampled.positions))
+        rows: list[Tensor] = []
+        with (
+            torch.inference_mode(),
+            tqdm(total=num_views, unit="view", disable=None if progress else True, leave=False) as bar,
+        ):
+            for clips in self.transform.clips(sampled, chunk_size=views_per_chunk(views)):
+                rows.append(self.model(clips.to(device)).float().cpu())
+                bar.update(len(clips))
+            view_logits = torch.cat(rows)
+            if views.average_clips is None:
+                view_logits = view_logits.mean(dim=0, keepdim=True)
+            answers = view_logits.softmax(dim=1) if views.average_clips == "prob" else view_logits
+            scores = answers.mean(dim=0)
+        return Prediction(scores, view_logits, sampled.frame_indices, self.labels, views.average_clips)
+
+
+def views_per_chunk(views: Views) -> int:
+    """How many views to give to the network at once, judged by the stem's output: 64 channels at half the size."""
+    stem_bytes = 64 * views.num_frames * (views.crop_size // 2) ** 2 * 4
+    return max(1, CHUNK_BYTES // stem_bytes)
+
+
+def create_transform(source: VideoModel | Entry, mode: Mode = "full", *, exact: bool = True) -> ViewTransform:
+    """The preprocessing that belongs to weights: sampling, resize, crops, normalisation.
+
+    Args:
+        source: a network of the zoo, or a row of the manifest (`get_weights`).
+        mode: ``"full"``, all views of the published protocol, or ``"center"``, one view.
+        exact: resize as OpenCV does, to the bit; False is faster and may differ by one level of 255.
+
+    Returns:
+        A callable from a video to float32 (views, 3, T, H, W).
+
+    Raises:
+        InvalidArgument: a mode of another name, or a network that was not built by the zoo.
+    """
+    protocol = protocol_of(source)
+    if mode not in ("full", "center"):
+        raise InvalidArgument(f"mode={mode!r}: there are 'full' and 'center'")
+    return ViewTransform(protocol.full if mode == "full" else protocol.center, protocol.input, exact=exact)
+
+
+def protocol_of(source: VideoModel | Entry) -> Protocol:
+    """How weights, or a network without them, are fed.
+
+    Raises:
+        InvalidArgument: a network that was not built by the zoo.
+    """
+    if isinstance(source, Entry):
+        return source.protocol
+    name, tag = source.pretrained_cfg.get("architecture"), source.pretrained_cfg.get("tag")
+    if name is None:
+        raise InvalidArgument("this network has no pretrained_cfg: build it with create_model, or give a manifest row")
+    return registry.architecture(name).protocol if tag is None else registry.get_weights(f"{name}.{tag}").protocol
+
+
+def load_recognizer(
+    name: str,
+    *,
+    pretrained: bool | str = True,
+    checkpoint_path: StrPath | None = None,
+    num_clips: int | None = None,
+    num_segments: int | None = None,
+    crop: Crop | None = None,
+    crop_size: int | None = None,
+    twice_sample: bool | None = None,
+    device: str | torch.device | None = None,
+    mode: Mode = "full",
+    exact: bool = True,
+    num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> Recognizer:
+    """A network with weights, the preprocessing and the labels that belong to them.
+
+    Everything left out comes from the weights' manifest row; for a file of the user's own that is the row it was
+    converted from, the row that ``pretrained`` names, or the architecture's defaults.
+
+    Args:
+        name: an architecture, or ``architecture.tag``.
+        pretrained: which weights, as in `create_model`.
+        checkpoint_path: load this file instead of published weights.
+        num_clips: clips of a video, for networks that see clips.
+        num_segments: frames of a video, for TSN and TSM.
+        crop: ``"center"``, ``"three"`` or ``"ten"``.
+        crop_size: pixels; for three crops it is the short side after resizing.
+        twice_sample: sample the video a second time, from the start of each part.
+        device: where the network runs; None is the CPU.
+        mode: the views that the other arguments change: ``"full"`` or ``"center"``.
+        exact: see `create_transform`.
+        num_classes: classes of ``checkpoint_path`` where they are not the architecture's usual ones.
+        class_names: labels for such a file; None numbers them.
+
+    Raises:
+        UnknownModel, UnknownWeights, FetchError, CheckpointError: as `create_model`.
+        InvalidArgument: views that cannot be, such as segments for a network that sees clips.
+    """
+    architecture = name.partition(".")[0]
+    shifted = num_segments is not None and registry.architecture(architecture).family == "tsm"
+    model = create_model(
+        name,
+        pretrained,
+        checkpoint_path=checkpoint_path,
+        num_classes=num_classes,
+        num_segments=num_segments if shifted else None,
+    )
+    transform = create_transform(model, mode, exact=exact)
+    views = _changed(transform.views, num_clips, num_segments, crop, crop_size, twice_sample)
+    names = _class_names(model, class_names)
+    return Recognizer(model.eval().to(device or "cpu"), replace(transform, views=views), names)
+
+
+def _changed(
+    views: Views,
+    num_clips: int | None,
+    num_segments: int | None,
+    crop: Crop | None,
+    crop_size: int | None,
+    twice_sample: bool | None,
+) -> Views:
+    if num_segments is not None and views.sampling == "clips":
+        raise InvalidArgument(f"num_segments={num_segments}: this network sees clips; num_clips says how many")
+    return replace(
+        views,
+        num_clips=views.num_clips if num_clips is None else num_clips,
+        num_frames=views.num_frames if num_segments is None else num_segments,
+        crop=views.crop if crop is None else crop,
+        crop_size=views.crop_size if crop_size is None else crop_size,
+        twice_sample=views.twice_sample if twice_sample is None else twice_sample,
+    )
+
+
+def _class_names(model: VideoModel, class_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    if class_names is not None:
+        if len(class_names) != model.num_classes:
+            raise InvalidArgument(f"{len(class_names)} class names for {model.num_classes} classes")
+        return class_names
+    dataset = manifest.load().datasets[model.pretrained_cfg["dataset"]]
+    if dataset.labels is not None and dataset.num_classes == model.num_classes:
+        return labels.labels(dataset.name)
+    return tuple(f"class {number}" for number in range(model.num_classes))

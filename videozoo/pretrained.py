@@ -1,0 +1,179 @@
+"""Where the stages meet: an architecture and a name of weights, or a file, to a loaded network.
+
+The network is built on the meta device, so no random number is drawn that weights would overwrite, and takes the
+tensors of the (memory-mapped) file as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from videozoo import cache, manifest, registry
+from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
+from videozoo.errors import CheckpointMismatch, OutputError, UnknownWeights
+from videozoo.layers.video_model import VideoModel
+from videozoo.manifest import Architecture, Entry
+
+StrPath = str | PathLike[str]
+Net = TypeVar("Net", bound=VideoModel, covariant=True)
+
+_log = logging.getLogger(__name__)
+
+
+class MakeNet(Protocol[Net]):
+    """Builds a network with random weights."""
+
+    def __call__(self, *, num_classes: int, in_chans: int) -> Net:
+        """``num_classes`` 0 means no classifier."""
+
+
+def pretrained_model(
+    architecture: str,
+    make: MakeNet[Net],
+    pretrained: bool | str,
+    checkpoint_path: StrPath | None,
+    num_classes: int | None,
+    in_chans: int,
+) -> Net:
+    """Build a network and, if asked, load weights into it.
+
+    Args:
+        architecture: the registered name.
+        make: builds the network.
+        pretrained: False for random weights; True for the default row; a tag, a pretraining or a row's full name.
+        checkpoint_path: a file of the user's own, converted or not, which is loaded instead of the row's.
+        num_classes: None for the weights' own; any other number replaces the classifier by a new one.
+        in_chans: input channels; weights for 3 are summed or repeated as timm does it.
+
+    Raises:
+        UnknownWeights: no such row.
+        FetchError: the row's file cannot be had.
+        CheckpointError: the file cannot be used for this architecture.
+    """
+    spec = registry.architecture(architecture)
+    entry = registry.resolve_weights(architecture, pretrained) if _asks_for_row(pretrained, checkpoint_path) else None
+    if checkpoint_path is not None:
+        source = open_weights(Path(checkpoint_path))
+    elif entry is not None:
+        source = _published_file(entry, make)
+    else:
+        network = make(num_classes=_classes(spec, None) if num_classes is None else num_classes, in_chans=in_chans)
+        network.pretrained_cfg = _pretrained_cfg(spec, None, network)
+        return network
+    network = _load(source, spec, make, in_chans)
+    found, expected = network.num_classes, _classes(spec, entry)
+    if num_classes is None and found not in (0, expected):
+        raise CheckpointMismatch(
+            f"{source.path} has {found} classes, {spec.name} has {expected}: pass num_classes={found} to take the "
+            "file's classifier, or another number for a new one"
+        )
+    if num_classes not in (None, found):
+        _log.warning(
+            "%s: its classifier for %d classes was replaced by a new, untrained one for %d",
+            source.path.name, found, num_classes,
+        )  # fmt: skip
+        network.reset_classifier(num_classes)
+    network.pretrained_cfg = _pretrained_cfg(spec, entry or row_of(source), network)
+    return network
+
+
+def row_of(source: WeightFile) -> Entry | None:
+    """The manifest row that a converted file says it was made from."""
+    name = source.metadata.get("videozoo.weights")
+    try:
+        return None if name is None else registry.get_weights(name)
+    except UnknownWeights:
+        return None
+
+
+def _asks_for_row(pretrained: bool | str, checkpoint_path: StrPath | None) -> bool:
+    """Whether a row is meant: with a file of the user's own, only a row that was named."""
+    return isinstance(pretrained, str) or (pretrained and checkpoint_path is None)
+
+
+def _classes(spec: Architecture, entry: Entry | None) -> int:
+    return manifest.load().datasets[spec.dataset].num_classes if entry is None else entry.num_classes
+
+
+def _published_file(entry: Entry, make: MakeNet[VideoModel]) -> WeightFile:
+    """The row's converted file from the cache; fetched and converted first if need be."""
+    stored = cache.converted(entry)
+    if stored is not None:
+        return open_weights(stored)
+    original = open_weights(cache.fetch(entry))
+    with torch.device("meta"):
+        network = make(num_classes=entry.num_classes, in_chans=3)
+    conversion = convert(original, network, entry.architecture)
+    try:
+        return open_weights(cache.store_converted(entry, lambda path: write_checked(conversion, path)))
+    except OutputError as error:
+        _log.warning("%s: %s; the conversion is not kept", entry.name, error)
+        return original
+
+
+def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: int) -> Net:
+    """The network with the file's tensors, and with as many classes as the file has."""
+    classes = _classes(spec, None) if source.num_classes is None else source.num_classes
+    with torch.device("meta"):
+        network = make(num_classes=classes, in_chans=in_chans)
+        first = f"{network.first_conv}.weight"
+        stored_chans = source.tensors[first].shape[1] if first in source.tensors else 3
+        original = network if in_chans == stored_chans else make(num_classes=classes, in_chans=stored_chans)
+    tensors = fit(source, original, spec.name).tensors
+    if original is not network:
+        tensors[first] = adapt_input_channels(tensors[first], in_chans)
+    network.load_state_dict(
+        {name: tensors[name].to(place.dtype) for name, place in network.state_dict().items()}, assign=True
+    )
+    return network
+
+
+def adapt_input_channels(weight: Tensor, in_chans: int) -> Tensor:
+    """A first convolution for ``in_chans`` input channels from one for 3, as timm does it.
+
+    Args:
+        weight: (out, 3, ...).
+        in_chans: how many channels the input has.
+
+    Returns:
+        (out, in_chans, ...): for one channel the sum over the three; else the three repeated, scaled by 3 / in_chans,
+        so that a grey input keeps its activations.
+
+    Raises:
+        CheckpointMismatch: ``weight`` is for another number of channels than 3.
+    """
+    if weight.shape[1] != 3:
+        raise CheckpointMismatch(
+            f"the weights are for {weight.shape[1]} input channels: pass in_chans={weight.shape[1]}"
+        )
+    if in_chans == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeats = [1, -(-in_chans // 3)] + [1] * (weight.ndim - 2)
+    return weight.repeat(repeats)[:, :in_chans] * (3 / in_chans)
+
+
+def _pretrained_cfg(spec: Architecture, entry: Entry | None, network: VideoModel) -> dict[str, Any]:
+    """Timm's description of a network and its weights; mean and std are for pixel values in 0..1."""
+    protocol = spec.protocol if entry is None else entry.protocol
+    view = protocol.center
+    file = None if entry is None else entry.file
+    return {
+        "architecture": spec.name,
+        "tag": None if entry is None else entry.tag,
+        "url": None if file is None or not file.urls else file.urls[0],
+        "num_classes": network.num_classes,
+        "input_size": (network.in_chans, view.num_frames, view.crop_size, view.crop_size),
+        "frame_stride": view.frame_stride,
+        "mean": tuple(value / 255 for value in protocol.input.mean),
+        "std": tuple(value / 255 for value in protocol.input.std),
+        "first_conv": network.first_conv,
+        "classifier": "fc",
+        "dataset": spec.dataset if entry is None else entry.dataset,
+        "license": None if entry is None else entry.license.weights,
+    }

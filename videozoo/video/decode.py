@@ -1,0 +1,239 @@
+"""Frames of a video file, of a folder of images or of an array, as uint8 tensors (H, W, 3) in the order R, G, B."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videozoo.errors import InvalidArgument, VideoError
+
+
+class FewerFramesError(VideoError):
+    """A file that holds fewer frames than it announced; the source's ``num_frames`` is the true count from now on."""
+
+
+class FrameSource(Protocol):
+    """Numbered frames, 0 to ``num_frames - 1``."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that the source holds, or announces as long as they have not been decoded; at least 1."""
+        ...
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Each distinct wanted index with its frame, uint8 (H, W, 3), in ascending order.
+
+        Raises:
+            FewerFramesError: a wanted frame does not exist; choose anew among the ``num_frames`` that do.
+            VideoError: the frames cannot be decoded.
+        """
+        ...
+
+
+def open_frames(source: str | os.PathLike[str] | NDArray[np.uint8] | Tensor) -> FrameSource:
+    """The frames of a video file, of a folder of numbered images, or of a uint8 array (T, H, W, 3).
+
+    Raises:
+        VideoError: nothing lies at the path, or it is neither a video nor a folder of frames.
+        InvalidArgument: an array of another shape or type, or something that is neither array nor path.
+    """
+    if isinstance(source, (np.ndarray, Tensor)):
+        return ArrayFrames(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InvalidArgument(f"a video is a path or a uint8 array (T, H, W, 3), got {type(source).__name__}")
+    path = Path(source)
+    if path.is_dir():
+        return FrameFolder(path)
+    if not path.exists():
+        raise VideoError(f"no video at {path}: there is no such file or folder")
+    return VideoFile(path)
+
+
+class ArrayFrames:
+    """Frames of an array or tensor, uint8 (T, H, W, 3)."""
+
+    def __init__(self, array: NDArray[np.uint8] | Tensor) -> None:
+        """Raises InvalidArgument for another shape or type, and for an empty axis."""
+        shape, dtype = tuple(array.shape), str(array.dtype).removeprefix("torch.")
+        if dtype != "uint8" or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise InvalidArgument(
+                f"a video array must be uint8 of shape (T, H, W, 3), none of them 0, got {dtype} {shape}"
+            )
+        self._array = array
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self._array)
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """See :class:`FrameSource`."""
+        for index in _distinct(wanted):
+            frame = self._array[index]
+            # The copy makes any strides and a read-only array acceptable to torch.
+            yield index, frame.cpu() if isinstance(frame, Tensor) else torch.from_numpy(np.array(frame, order="C"))
+
+
+_FRAME_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpe?g|png)", re.IGNORECASE)
+
+
+class FrameFolder:
+    """Frames of a folder of images such as ``img_00001.jpg``: one prefix, and numbers without a gap from 1 (or 0) on.
+
+    Where a folder also holds optical flow (``flow_x_00001.jpg``), the files that begin with ``img_`` are the frames.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises VideoError for a folder without numbered images, with several series of them, or with a gap."""
+        self._files = _numbered_images(folder)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of images."""
+        return len(self._files)
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """See :class:`FrameSource`."""
+        for index in _distinct(wanted):
+            yield index, _read_image(self._files[index])
+
+
+def _numbered_images(folder: Path) -> list[Path]:
+    series: dict[str, dict[int, Path]] = {}
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        raise VideoError(f"{folder} cannot be read: {_reason(error)}") from error
+    for file in names:
+        match = _FRAME_NAME.fullmatch(file.name)
+        if match is None or file.name.startswith("."):
+            continue
+        numbered = series.setdefault(match["prefix"], {})
+        number = int(match["number"])
+        if number in numbered:
+            raise VideoError(f"{folder} holds frame {number} twice: {numbered[number].name} and {file.name}")
+        numbered[number] = file
+    if not series:
+        raise VideoError(f"{folder} holds no frames: expected images such as img_00001.jpg (jpg, jpeg or png)")
+    if len(series) > 1 and "img_" not in series:
+        examples = ", ".join(repr(next(iter(numbered.values())).name) for numbered in series.values())
+        raise VideoError(f"{folder} holds {len(series)} series of images ({examples}); keep one of them in the folder")
+    files = series["img_"] if len(series) > 1 else next(iter(series.values()))
+    first = 0 if 0 in files else 1
+    missing = next((number for number in range(first, first + len(files)) if number not in files), None)
+    if missing is not None:
+        raise VideoError(
+            f"{folder} lacks frame {missing}: its {len(files)} images are numbered {min(files)} to {max(files)}"
+        )
+    return [files[number] for number in sorted(files)]
+
+
+def _read_image(path: Path) -> Tensor:
+    from torchvision.io import ImageReadMode, decode_image
+
+    try:
+        data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        with warnings.catch_warnings():
+            # torchvision 0.29 announces its image readers' removal to whoever calls them; that is not the user.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            image: Tensor = decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise VideoError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
+    if image.dtype != torch.uint8:
+        raise VideoError(f"{path} has more than 8 bits per sample; convert it to 8 bits")
+    return image.permute(1, 2, 0).contiguous()
+
+
+class VideoFile:
+    """Frames of the video stream that FFmpeg itself would choose, turned upright where the file asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises VideoError for a file that is not a video, has no video stream, or holds no frame."""
+        self._path = path
+        with _opened(path) as (container, stream):
+            # Some containers announce no number: counting packets reads the file but decodes nothing.
+            self._num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+        if self._num_frames < 1:
+            raise VideoError(f"{path} holds no frames")
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that the file announces; the true count once a ``read`` has found fewer."""
+        return self._num_frames
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """One pass from the first frame to the last wanted one; see :class:`FrameSource`."""
+        targets = _distinct(wanted)
+        num_decoded = 0
+        with _opened(self._path) as (container, stream):
+            stream.thread_type = "AUTO"
+            frames = _decoded(container, stream, self._path)
+            while targets and (frame := next(frames, None)) is not None:
+                if num_decoded == targets[0]:
+                    yield targets.pop(0), _upright(frame)
+                num_decoded += 1
+        if targets:
+            announced, self._num_frames = self._num_frames, num_decoded
+            raise FewerFramesError(
+                f"{self._path} announces {announced} frames and holds {num_decoded}; choose among those that it holds"
+            )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    try:
+        # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a protocol. A playlist inside the file opens no
+        # connection, and metadata in an unknown encoding does not matter.
+        container = av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    except (av.error.FFmpegError, ValueError) as error:
+        raise VideoError(f"{path} is not a video that can be read: {_reason(error)}") from error
+    with container:
+        stream = container.streams.best("video")
+        # The cover picture of a song counts as a video stream in FFmpeg.
+        if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
+            raise VideoError(f"{path} has no video stream")
+        yield container, stream
+
+
+def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+    num_decoded = 0
+    try:
+        for frame in container.decode(stream):
+            yield frame
+            num_decoded += 1
+    except (av.error.FFmpegError, ValueError) as error:
+        raise VideoError(f"{path} is damaged after frame {num_decoded}: {_reason(error)}") from error
+    if num_decoded == 0:
+        raise VideoError(f"{path} is damaged: none of its frames can be decoded")
+
+
+def _upright(frame: VideoFrame) -> Tensor:
+    """The frame as R, G, B, with the colour matrix that the stream names, turned counterclockwise as it asks."""
+    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+    quarters, rest = divmod(frame.rotation, 90)
+    if rest or quarters % 4 == 0:
+        return pixels
+    return torch.rot90(pixels, quarters, dims=(0, 1)).contiguous()
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+def _distinct(wanted: Sequence[int]) -> list[int]:
+    return sorted({int(index) for index in wanted})

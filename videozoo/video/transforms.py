@@ -1,0 +1,218 @@
+"""Resize, crop positions and normalisation, bit for bit as OpenCV and MMAction2 compute them, without either.
+
+Frames are uint8 tensors (H, W, 3) in the order R, G, B until :func:`normalise` turns them into float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from videozoo.errors import InvalidArgument
+from videozoo.manifest import Crop
+
+
+class Box(NamedTuple):
+    """A square crop: pixels left of it, pixels above it, and whether it is mirrored left to right."""
+
+    left: int
+    top: int
+    flip: bool
+
+
+def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width after a resize that keeps the aspect ratio and makes the shorter side ``short_side`` pixels.
+
+    >>> resized_size(240, 320, 256)
+    (256, 341)
+    """
+    scale = short_side / min(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def resize_short_side(frames: Tensor, short_side: int, *, exact: bool = True) -> Tensor:
+    """Bilinear resize, without antialiasing, that keeps the aspect ratio.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        short_side: pixels of the shorter side of the result.
+        exact: True gives OpenCV's fixed-point arithmetic to the bit. False computes in floating point and rounds: off
+            by one level in an eighth of the samples.
+
+    Returns:
+        uint8 (T, h, w, 3); ``frames`` itself where the size does not change.
+
+    Raises:
+        InvalidArgument: ``frames`` is not such a tensor, or ``short_side`` is below 1.
+    """
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise InvalidArgument(
+            f"frames must be a uint8 tensor (T, H, W, 3), none of them 0, got {frames.dtype} {tuple(frames.shape)}"
+        )
+    if short_side < 1:
+        raise InvalidArgument(f"short_side must be at least 1 pixel, got {short_side}")
+    old_size = frames.shape[1], frames.shape[2]
+    new_size = resized_size(*old_size, short_side)
+    if new_size == old_size:
+        return frames
+    resized = torch.empty((len(frames), *new_size, 3), dtype=torch.uint8, device=frames.device)
+    # One frame at a time: the temporaries of a single frame stay in the processor's cache.
+    for frame, out in zip(frames, resized, strict=True):
+        if exact:
+            _resize_exact(frame, out)
+        else:
+            _resize_float(frame, out)
+    return resized
+
+
+def _resize_float(frame: Tensor, out: Tensor) -> None:
+    image = frame.permute(2, 0, 1).unsqueeze(0).float()
+    scaled = functional.interpolate(image, size=out.shape[:2], mode="bilinear", align_corners=False, antialias=False)
+    # Halves go up, as in OpenCV; torch.round would send them to the even neighbour.
+    out.copy_(scaled.add_(0.5).floor_()[0].permute(1, 2, 0))
+
+
+def _resize_exact(frame: Tensor, out: Tensor) -> None:
+    height, width = out.shape[:2]
+    tables = _tables(frame.shape[0], frame.shape[1], height, width, frame.device)
+    # Downscaling by more than two never looks at some rows: they are dropped first.
+    rows = frame if len(tables.rows) == len(frame) else frame.index_select(0, tables.rows)
+    left = rows.index_select(1, tables.left).view(len(rows), -1)
+    right = rows.index_select(1, tables.right).view(len(rows), -1)
+    # OpenCV drops bits three times: 4 after the horizontal pass, 16 from each product of the vertical pass, 2 at the
+    # end. A single rounding of the full sum is the better arithmetic, and another image.
+    across = torch.mul(left, tables.left_weight)  # int32 (rows, w * 3)
+    across.addcmul_(right.to(torch.int32), tables.right_weight).bitwise_right_shift_(4)
+    upper = across.index_select(0, tables.upper).mul_(tables.upper_weight).bitwise_right_shift_(16)
+    lower = across.index_select(0, tables.lower).mul_(tables.lower_weight).bitwise_right_shift_(16)
+    # At most (1020 + 2) >> 2 = 255: no clamp.
+    out.copy_(upper.add_(lower).add_(2).bitwise_right_shift_(2).view(height, width, 3))
+
+
+class _Tables(NamedTuple):
+    """Where the fixed-point resize of one pair of sizes reads, and its weights in units of 1/2048."""
+
+    rows: Tensor  # (R,) source rows that are read at all
+    left: Tensor  # (w,) source columns
+    right: Tensor  # (w,)
+    left_weight: Tensor  # (w * 3,) int32, each weight once per channel
+    right_weight: Tensor  # (w * 3,)
+    upper: Tensor  # (h,) positions in rows
+    lower: Tensor  # (h,)
+    upper_weight: Tensor  # (h, 1) int32
+    lower_weight: Tensor  # (h, 1)
+
+
+@lru_cache(maxsize=32)
+def _tables(height: int, width: int, new_height: int, new_width: int, device: torch.device) -> _Tables:
+    left, across = _source_positions(width, new_width)
+    # Beyond the first and last column only the nearest one counts; rows keep their fraction and clamp both indices.
+    across[(left < 0) | (left >= width - 1)] = 0
+    left = left.clip(0, width - 1)
+    upper, down = _source_positions(height, new_height)
+    pair = np.stack([upper, upper + 1]).clip(0, height - 1)
+    rows, positions = np.unique(pair, return_inverse=True)
+    positions = positions.reshape(pair.shape)
+    left_weight, right_weight = _weights(across)
+    upper_weight, lower_weight = _weights(down)
+    arrays = (
+        rows,
+        left,
+        np.minimum(left + 1, width - 1),
+        left_weight.repeat(3),
+        right_weight.repeat(3),
+        positions[0],
+        positions[1],
+        upper_weight[:, None],
+        lower_weight[:, None],
+    )
+    return _Tables(*(torch.tensor(array, device=device) for array in arrays))
+
+
+def _source_positions(size: int, new_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Index below, and fraction above it, of the source position of every new pixel's centre."""
+    step = 1 / (new_size / size)  # not size / new_size: the two roundings are part of the rule
+    position = ((np.arange(new_size) + 0.5) * step - 0.5).astype(np.float32)
+    below = np.floor(position)
+    return below.astype(np.int64), position - below
+
+
+def _weights(fraction: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    scale = np.float32(2048)
+    near = np.rint((np.float32(1) - fraction) * scale).astype(np.int32)
+    return near, np.rint(fraction * scale).astype(np.int32)
+
+
+def crop_boxes(height: int, width: int, crop: Crop, crop_size: int) -> list[Box]:
+    """Positions of the square crops of an image, in the order of the original projects.
+
+    Args:
+        height: pixels of the image.
+        width: pixels of the image.
+        crop: ``center``: one; ``three``: along the longer side, at its first end, last end and middle; ``ten``: the
+            corners top left, top right, bottom left, bottom right and the middle, each followed by its mirror image.
+        crop_size: pixels of a crop's side.
+
+    Raises:
+        InvalidArgument: the crop does not fit; three crops whose size is neither the height nor the width; an unknown
+            ``crop``.
+
+    >>> [box.left for box in crop_boxes(256, 341, "three", 256)]
+    [0, 84, 42]
+    """
+    if not 1 <= crop_size <= min(height, width):
+        raise InvalidArgument(
+            f"a crop of {crop_size} x {crop_size} pixels does not fit into {width} x {height}; "
+            f"ask for a crop_size of 1..{min(height, width)}"
+        )
+    spare_x, spare_y = width - crop_size, height - crop_size
+    if crop == "center":
+        return [Box(spare_x // 2, spare_y // 2, False)]
+    if crop == "three":
+        if spare_x and spare_y:
+            raise InvalidArgument(
+                f"three crops need a crop_size equal to the image's height or width, "
+                f"got {crop_size} for {width} x {height}"
+            )
+        # The last end is twice the floored middle: an odd surplus leaves one column at the far end unseen.
+        x, y = spare_x // 2, spare_y // 2
+        return [Box(0, 0, False), Box(2 * x, 2 * y, False), Box(x, y, False)]
+    if crop == "ten":
+        x, y = spare_x // 4, spare_y // 4
+        corners = [(0, 0), (4 * x, 0), (0, 4 * y), (4 * x, 4 * y), (2 * x, 2 * y)]
+        return [Box(left, top, flip) for left, top in corners for flip in (False, True)]
+    raise InvalidArgument(f'crop must be "center", "three" or "ten", got {crop!r}')
+
+
+def normalise(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(clips - mean) / std`` per channel, in plain float32.
+
+    Args:
+        clips: uint8 (..., C, T, H, W), any strides.
+        mean: C values in units of 0..255.
+        std: C values in units of 0..255.
+
+    Returns:
+        float32 of the same shape, contiguous.
+
+    Raises:
+        InvalidArgument: ``mean`` or ``std`` has not one value per channel.
+    """
+    if clips.ndim < 4 or not len(mean) == len(std) == clips.shape[-4]:
+        raise InvalidArgument(
+            f"clips (..., C, T, H, W) need one mean and one std per channel, got {len(mean)} means and {len(std)} stds "
+            f"for {tuple(clips.shape)}"
+        )
+    shape = (-1, 1, 1, 1)
+    offset = torch.tensor(mean, dtype=torch.float32, device=clips.device).view(shape)
+    scale = torch.tensor(std, dtype=torch.float32, device=clips.device).view(shape)
+    out = torch.empty(clips.shape, dtype=torch.float32, device=clips.device)
+    # A division, not a product with the reciprocal: that would differ in the last bit.
+    return torch.sub(clips, offset, out=out).div_(scale)
