@@ -132,10 +132,10 @@ class ViewTransform:
             crop_boxes(frame.shape[0], frame.shape[1], self.views.crop, self.views.crop_size) for frame in video.frames
         ]
         order = [(crop, clip) for crop in range(len(boxes[0])) for clip in video.positions]
-        size = self.views.crop_size
+        size, device = self.views.crop_size, video.frames[0].device
         for start in range(0, len(order), chunk_size):
             chunk = order[start : start + chunk_size]
-            pixels = torch.empty((len(chunk), self.views.num_frames, size, size, 3), dtype=torch.uint8)
+            pixels = torch.empty((len(chunk), self.views.num_frames, size, size, 3), dtype=torch.uint8, device=device)
             for view, (crop, clip) in zip(pixels, chunk, strict=True):
                 for out, position in zip(view, clip.tolist(), strict=True):
                     out.copy_(_cropped(video.frames[position], boxes[position][crop], size))
