@@ -200,6 +200,9 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
         files[name].write_bytes(content)
     files["sound"] = write_sound(tmp_path / "sound.mp4")
     files["song"] = write_sound(tmp_path / "song.mp4", cover=True)
+    files["undecodable"] = tmp_path / "undecodable.avi"
+    avi = write_video(files["undecodable"], clip()).read_bytes()
+    files["undecodable"].write_bytes(avi.replace(b"FMP4", b"zzzz"))
     files["missing"] = tmp_path / "missing.mp4"
     files["folder"] = tmp_path / "folder"
     files["folder"].mkdir()
@@ -219,7 +222,8 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
         ("sound", "has no video stream"),
         ("song", "has no video stream"),
         ("zeroed", "is damaged"),
-        ("damaged", "is damaged after frame"),
+        ("undecodable", "no decoder for its video stream"),
+        ("damaged", "decoding stopped after [1-9][0-9]* frames"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(

@@ -255,7 +255,12 @@ def test_chunks_do_not_change_the_answer(foreign_file: ForeignFile, monkeypatch:
     [
         ("test_ircsn", {"num_segments": 4}, InvalidArgument, "num_clips says how many"),
         ("test_ircsn", {"num_clips": 0}, InvalidArgument, "num_clips"),
-        ("test_ircsn", {"crop": "five"}, InvalidArgument, "'center', 'three' or 'ten'|\"center\", \"three\" or \"ten\""),
+        (
+            "test_ircsn",
+            {"crop": "five"},
+            InvalidArgument,
+            "'center', 'three' or 'ten'|\"center\", \"three\" or \"ten\"",
+        ),
         ("test_ircsn", {"crop_size": 33}, InvalidArgument, "does not fit"),
         ("test_ircsn", {"crop_size": 0}, InvalidArgument, "does not fit"),
         ("test_ircsn", {"crop": "three", "crop_size": 24}, InvalidArgument, "three crops need"),

@@ -73,6 +73,11 @@ def test_float_resize_is_off_by_one_level_at_most(case: dict[str, object]) -> No
     assert difference.abs().float().mean() <= 0.14
 
 
+def test_halving_in_float_rounds_halves_up_as_opencv_does() -> None:
+    frames = torch.from_numpy(clip(1, 128, 160).copy())
+    assert torch.equal(resize_short_side(frames, 64, exact=False), resize_short_side(frames, 64))
+
+
 def test_resize_takes_frames_of_any_strides() -> None:
     frames = torch.from_numpy(clip(1, 100, 176).copy())
     strided = frames.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)

@@ -151,7 +151,7 @@ def write_checked(conversion: Conversion, path: Path) -> None:
     tensors = conversion.renaming.tensors
     safetensors_file.write(path, tensors, conversion.metadata)
     written = readers.state_dict(readers.read(path))
-    if list(written) != list(tensors) or not all(_identical(written[name], tensors[name]) for name in tensors):
+    if written.keys() != tensors.keys() or not all(_identical(written[name], tensors[name]) for name in tensors):
         raise OutputError(f"{path} read back differently from what was written: check the disk")
 
 

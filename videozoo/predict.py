@@ -198,6 +198,8 @@ def _changed(
 ) -> Views:
     if num_segments is not None and views.sampling == "clips":
         raise InvalidArgument(f"num_segments={num_segments}: this network sees clips; num_clips says how many")
+    if num_clips not in (None, 1) and views.sampling != "clips":
+        raise InvalidArgument(f"num_clips={num_clips}: this network sees single frames; num_segments says how many")
     return replace(
         views,
         num_clips=views.num_clips if num_clips is None else num_clips,

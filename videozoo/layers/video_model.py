@@ -135,7 +135,10 @@ class VideoModel(nn.Module):
         count = len(self.feature_info)
         if indices is None:
             return list(range(count))
-        wanted = list(range(count - indices, count)) if isinstance(indices, int) else list(indices)
+        if isinstance(indices, int):
+            wanted = list(range(count - indices, count)) if indices <= count else []
+        else:
+            wanted = list(indices)
         if not wanted or any(not -count <= index < count for index in wanted):
             raise InvalidArgument(f"indices={indices}: this network has {count} stages, 0 to {count - 1}")
         return [index % count for index in wanted]

@@ -145,7 +145,7 @@ class TPN(VideoModel):
         self._add_classifier()
         self.first_conv = f"trunk.{trunk.first_conv}"
         self.feature_info = [
-            *trunk.feature_info,
+            *(info | {"module": f"trunk.{info['module']}"} for info in trunk.feature_info),
             {"num_chs": self.num_features, "reduction": trunk.feature_info[-1]["reduction"], "module": "neck"},
         ]
 

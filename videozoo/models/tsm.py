@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import cast
 
-import timm
 from torch import Tensor, nn
 
 from videozoo.errors import InvalidArgument
 from videozoo.layers.frames import ShiftedConv
-from videozoo.models.tsn import TSN
+from videozoo.models.tsn import TSN, timm_trunk
 from videozoo.pretrained import StrPath, pretrained_model
 
 
@@ -96,7 +95,7 @@ def tsm_r50(
 
     def net(*, num_classes: int, in_chans: int) -> TSM:
         return TSM(
-            timm.create_model(backbone, num_classes=0, in_chans=in_chans),
+            timm_trunk(backbone, in_chans),
             num_segments=num_segments,
             num_classes=num_classes,
             in_chans=in_chans,

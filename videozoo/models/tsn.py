@@ -7,6 +7,7 @@ is timm's; features are averaged over all frames before the classifier, so the n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, cast
 
 import timm
@@ -43,7 +44,7 @@ class TSN(VideoModel):
             bn_frozen=bn_frozen,
         )
         self.backbone = cast(Any, backbone)  # timm's networks have no common base class
-        self.feature_info = list(self.backbone.feature_info)
+        self.feature_info = [info | {"module": f"backbone.{info['module']}"} for info in self.backbone.feature_info]
         self.first_conv = "backbone." + self.backbone.pretrained_cfg.get("first_conv", "conv1")
         self._add_classifier()
 
@@ -74,6 +75,18 @@ class TSN(VideoModel):
         return clips if intermediates_only else (unfold_frames(last, x.shape[2]), clips)
 
 
+def timm_trunk(name: str, in_chans: int) -> nn.Module:
+    """timm's network ``name``, with random weights and without a classifier.
+
+    Raises:
+        InvalidArgument: timm has no network of this name.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
+        raise InvalidArgument(f"timm has no network {name!r}" + (f"; the nearest are {near}" if near else ""))
+    return cast(nn.Module, timm.create_model(name, num_classes=0, in_chans=in_chans))
+
+
 def tsn_r50(
     pretrained: bool | str = False,
     *,
@@ -91,7 +104,7 @@ def tsn_r50(
     """
 
     def net(*, num_classes: int, in_chans: int) -> TSN:
-        trunk = timm.create_model(backbone, num_classes=0, in_chans=in_chans)
+        trunk = timm_trunk(backbone, in_chans)
         return TSN(trunk, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, bn_frozen=bn_frozen)
 
     return pretrained_model("tsn_r50", net, pretrained, checkpoint_path, num_classes, in_chans)

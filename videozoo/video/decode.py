@@ -153,7 +153,7 @@ def _read_image(path: Path) -> Tensor:
             warnings.simplefilter("ignore", DeprecationWarning)
             image: Tensor = decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise VideoError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
+        raise VideoError(f"{path} is not a readable image: {_reason(error)}") from error
     if image.dtype != torch.uint8:
         raise VideoError(f"{path} has more than 8 bits per sample; convert it to 8 bits")
     return image.permute(1, 2, 0).contiguous()
@@ -199,15 +199,16 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a protocol. A playlist inside the file opens no
         # connection, and metadata in an unknown encoding does not matter.
-        container = av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        with av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
+            stream = container.streams.best("video")
+            # The cover picture of a song counts as a video stream in FFmpeg.
+            if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
+                raise VideoError(f"{path} has no video stream")
+            if stream.codec_context is None:
+                raise VideoError(f"{path} cannot be decoded: PyAV has no decoder for its video stream; encode it anew")
+            yield container, stream
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"{path} is not a video that can be read: {_reason(error)}") from error
-    with container:
-        stream = container.streams.best("video")
-        # The cover picture of a song counts as a video stream in FFmpeg.
-        if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
-            raise VideoError(f"{path} has no video stream")
-        yield container, stream
 
 
 def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
@@ -217,7 +218,9 @@ def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iter
             yield frame
             num_decoded += 1
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(f"{path} is damaged after frame {num_decoded}: {_reason(error)}") from error
+        raise VideoError(
+            f"{path} is damaged: decoding stopped after {num_decoded} frames ({_reason(error)})"
+        ) from error
     if num_decoded == 0:
         raise VideoError(f"{path} is damaged: none of its frames can be decoded")
 
@@ -232,7 +235,8 @@ def _upright(frame: VideoFrame) -> Tensor:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+    """The first line of what a library says, or the error's name where it says nothing."""
+    return next(iter(str(getattr(error, "strerror", None) or error).splitlines()), type(error).__name__)
 
 
 def _distinct(wanted: Sequence[int]) -> list[int]:

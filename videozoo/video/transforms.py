@@ -80,38 +80,48 @@ def _resize_float(frame: Tensor, out: Tensor) -> None:
 
 
 def _resize_exact(frame: Tensor, out: Tensor) -> None:
+    # In NumPy: so little work is done per operation that torch's threads would spend their time waiting for each other,
+    # and on a busy machine very much of it.
     height, width = out.shape[:2]
-    tables = _tables(frame.shape[0], frame.shape[1], height, width, frame.device)
+    tables = _tables(frame.shape[0], frame.shape[1], height, width)
+    image = frame.cpu().numpy()
     # Downscaling by more than two never looks at some rows: they are dropped first.
-    rows = frame if len(tables.rows) == len(frame) else frame.index_select(0, tables.rows)
-    left = rows.index_select(1, tables.left).view(len(rows), -1)
-    right = rows.index_select(1, tables.right).view(len(rows), -1)
+    rows = image if len(tables.rows) == len(image) else image.take(tables.rows, axis=0)
+    left = rows.take(tables.left, axis=1).reshape(len(rows), -1)
+    right = rows.take(tables.right, axis=1).reshape(len(rows), -1)
     # OpenCV drops bits three times: 4 after the horizontal pass, 16 from each product of the vertical pass, 2 at the
     # end. A single rounding of the full sum is the better arithmetic, and another image.
-    across = torch.mul(left, tables.left_weight)  # int32 (rows, w * 3)
-    across.addcmul_(right.to(torch.int32), tables.right_weight).bitwise_right_shift_(4)
-    upper = across.index_select(0, tables.upper).mul_(tables.upper_weight).bitwise_right_shift_(16)
-    lower = across.index_select(0, tables.lower).mul_(tables.lower_weight).bitwise_right_shift_(16)
-    # At most (1020 + 2) >> 2 = 255: no clamp.
-    out.copy_(upper.add_(lower).add_(2).bitwise_right_shift_(2).view(height, width, 3))
+    across = np.multiply(left, tables.left_weight, dtype=np.int32)  # (rows, w * 3)
+    across += np.multiply(right, tables.right_weight, dtype=np.int32)
+    across >>= 4
+    upper = across.take(tables.upper, axis=0)
+    upper *= tables.upper_weight
+    upper >>= 16
+    lower = across.take(tables.lower, axis=0)
+    lower *= tables.lower_weight
+    lower >>= 16
+    upper += lower
+    upper += 2
+    upper >>= 2  # at most (1020 + 2) >> 2 = 255: no clamp
+    out.copy_(torch.from_numpy(upper.reshape(height, width, 3)))
 
 
 class _Tables(NamedTuple):
     """Where the fixed-point resize of one pair of sizes reads, and its weights in units of 1/2048."""
 
-    rows: Tensor  # (R,) source rows that are read at all
-    left: Tensor  # (w,) source columns
-    right: Tensor  # (w,)
-    left_weight: Tensor  # (w * 3,) int32, each weight once per channel
-    right_weight: Tensor  # (w * 3,)
-    upper: Tensor  # (h,) positions in rows
-    lower: Tensor  # (h,)
-    upper_weight: Tensor  # (h, 1) int32
-    lower_weight: Tensor  # (h, 1)
+    rows: NDArray[np.int64]  # (R,) source rows that are read at all
+    left: NDArray[np.int64]  # (w,) source columns
+    right: NDArray[np.int64]  # (w,)
+    left_weight: NDArray[np.int32]  # (w * 3,) each weight once per channel
+    right_weight: NDArray[np.int32]  # (w * 3,)
+    upper: NDArray[np.int64]  # (h,) positions in rows
+    lower: NDArray[np.int64]  # (h,)
+    upper_weight: NDArray[np.int32]  # (h, 1)
+    lower_weight: NDArray[np.int32]  # (h, 1)
 
 
 @lru_cache(maxsize=32)
-def _tables(height: int, width: int, new_height: int, new_width: int, device: torch.device) -> _Tables:
+def _tables(height: int, width: int, new_height: int, new_width: int) -> _Tables:
     left, across = _source_positions(width, new_width)
     # Beyond the first and last column only the nearest one counts; rows keep their fraction and clamp both indices.
     across[(left < 0) | (left >= width - 1)] = 0
@@ -122,18 +132,17 @@ def _tables(height: int, width: int, new_height: int, new_width: int, device: to
     positions = positions.reshape(pair.shape)
     left_weight, right_weight = _weights(across)
     upper_weight, lower_weight = _weights(down)
-    arrays = (
-        rows,
-        left,
-        np.minimum(left + 1, width - 1),
-        left_weight.repeat(3),
-        right_weight.repeat(3),
-        positions[0],
-        positions[1],
-        upper_weight[:, None],
-        lower_weight[:, None],
+    return _Tables(
+        rows=rows,
+        left=left,
+        right=np.minimum(left + 1, width - 1),
+        left_weight=left_weight.repeat(3),
+        right_weight=right_weight.repeat(3),
+        upper=positions[0],
+        lower=positions[1],
+        upper_weight=upper_weight[:, None],
+        lower_weight=lower_weight[:, None],
     )
-    return _Tables(*(torch.tensor(array, device=device) for array in arrays))
 
 
 def _source_positions(size: int, new_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

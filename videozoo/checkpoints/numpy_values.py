@@ -1,0 +1,135 @@
+"""What numpy's globals build here: arrays become torch tensors, scalars become Python numbers."""
+
+from __future__ import annotations
+
+import struct
+from math import prod
+
+import torch
+from torch import Tensor
+
+from videozoo.checkpoints.inert import Budget, Known, Opaque, count, counts, quoted
+from videozoo.errors import UnreadableCheckpoint
+
+DTYPES = {
+    "f2": (torch.float16, "e"),
+    "f4": (torch.float32, "f"),
+    "f8": (torch.float64, "d"),
+    "i1": (torch.int8, "b"),
+    "i2": (torch.int16, "h"),
+    "i4": (torch.int32, "i"),
+    "i8": (torch.int64, "q"),
+    "u1": (torch.uint8, "B"),
+    "u2": (torch.uint16, "H"),
+    "u4": (torch.uint32, "I"),
+    "u8": (torch.uint64, "Q"),
+    "b1": (torch.bool, "?"),
+}
+"""numpy's code -> torch's dtype and the `struct` code of one number."""
+
+
+class NumpyDtype(Opaque):
+    """A numpy dtype under construction: its code and byte order."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str) -> None:
+        super().__init__("numpy.dtype")
+        self.code = code
+        self.order = "<"
+
+
+class NumpyValues:
+    """Builds arrays and scalars; remembers the arrays that still wait for their state."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._arrays: dict[int, Tensor] = {}
+
+    def dtype(self, arguments: tuple[object, ...]) -> object:
+        """``numpy.dtype(code, align, copy)``."""
+        if not arguments or not isinstance(arguments[0], str) or len(arguments[0]) > 16:
+            return Opaque("numpy.dtype")
+        return NumpyDtype(arguments[0])
+
+    def reconstruct(self, arguments: tuple[object, ...]) -> object:
+        """``_reconstruct(numpy.ndarray, (0,), b"b")``: an empty array that BUILD will fill."""
+        if not arguments or not isinstance(arguments[0], Known) or arguments[0].name != "numpy.ndarray":
+            return arguments[0] if arguments and isinstance(arguments[0], Opaque) else Opaque("numpy array")
+        self._budget.spend(1024)
+        array = torch.empty(0, dtype=torch.uint8)
+        self._arrays[id(array)] = array
+        return array
+
+    def is_array(self, target: object) -> bool:
+        """Whether BUILD may set the state of ``target``."""
+        return id(target) in self._arrays
+
+    def set_array(self, target: object, state: object) -> None:
+        """Fill an array: ``(version, shape, dtype, is_fortran, data)``."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnreadableCheckpoint("damaged numpy array: its state is not that of an array")
+        _, shape, dtype, is_fortran, data = state
+        # The array may already be in a tuple, so it is filled in place.
+        self._arrays[id(target)].data = self._array(
+            data, dtype, shape, is_fortran is True or (isinstance(is_fortran, int) and is_fortran != 0)
+        )
+
+    def set_dtype(self, target: NumpyDtype, state: object) -> None:
+        """Take the byte order: ``(version, order, subdtype, names, fields, itemsize, alignment, flags ...)``."""
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
+            raise UnreadableCheckpoint("damaged numpy dtype")
+        if any(part is not None for part in state[2:5]):
+            target.code = "structured"
+        target.order = str(state[1])
+
+    def frombuffer(self, arguments: tuple[object, ...]) -> object:
+        """``_frombuffer(data, dtype, shape, order)``, as protocol 5 writes arrays."""
+        data, dtype, shape, order = arguments
+        if order not in ("C", "F"):
+            raise UnreadableCheckpoint(f"numpy array in order {quoted(order)}")
+        self._budget.spend(1024)
+        return self._array(data, dtype, shape, order == "F")
+
+    def scalar(self, arguments: tuple[object, ...]) -> object:
+        """``scalar(dtype, data)``."""
+        dtype, data = arguments
+        if not isinstance(dtype, NumpyDtype):
+            raise UnreadableCheckpoint("numpy scalar without a dtype")
+        if dtype.code not in DTYPES or not isinstance(data, bytes | str):
+            return Opaque(f"numpy.{dtype.code}")
+        raw = data.encode("latin-1") if isinstance(data, str) else data
+        order = ">" if dtype.order == ">" else "<"
+        return struct.unpack(order + DTYPES[dtype.code][1], raw)[0]
+
+    def _array(self, data: object, dtype: object, shape: object, is_fortran: bool) -> Tensor:
+        if not isinstance(dtype, NumpyDtype) or dtype.code not in DTYPES:
+            code = dtype.code if isinstance(dtype, NumpyDtype) else dtype
+            raise UnreadableCheckpoint(f"numpy array of {quoted(code)}: only arrays of numbers are read")
+        torch_dtype, _ = DTYPES[dtype.code]
+        sizes = counts(shape if isinstance(shape, tuple) else (count(shape, "a length"),), "the shape of a numpy array")
+        if not isinstance(data, bytes | bytearray | memoryview | str):
+            raise UnreadableCheckpoint("numpy array without data")
+        if prod(sizes) * torch_dtype.itemsize != len(data):
+            raise UnreadableCheckpoint(f"numpy array of shape {sizes}, {dtype.code}, with {len(data)} bytes of data")
+        if not data:
+            return torch.empty(sizes, dtype=torch_dtype)
+        values = self._raw(data, torch_dtype.itemsize)
+        if dtype.order == ">":
+            values = values.view(-1, torch_dtype.itemsize).flip(1).reshape(-1)
+        values = values.view(torch_dtype)
+        if is_fortran:
+            return values.view(sizes[::-1]).permute(*reversed(range(len(sizes)))) if sizes else values.view(())
+        return values.view(sizes)
+
+    def _raw(self, data: bytes | bytearray | memoryview | str, alignment: int) -> Tensor:
+        """The bytes as a flat tensor: a window on the file where that is aligned, else a copy."""
+        if isinstance(data, memoryview):
+            window = torch.frombuffer(data, dtype=torch.uint8)
+            if window.data_ptr() % alignment == 0:
+                return window
+            self._budget.spend(len(data))
+            return window.clone()
+        self._budget.spend(len(data))
+        owned = bytearray(data, "latin-1") if isinstance(data, str) else bytearray(data)
+        return torch.frombuffer(owned, dtype=torch.uint8)

@@ -1,0 +1,60 @@
+"""What PaddlePaddle's ``.pdparams`` adds to a dict of arrays: a name table, chunks, pairs, and unmarked bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from videozoo.checkpoints.inert import counts, quoted
+from videozoo.errors import UnreadableCheckpoint
+
+NAME_TABLE = "StructuredToParameterName@@"
+CHUNKS = "UnpackBigParamInfor@@"
+
+
+def plain(entries: Mapping[object, object], *, bfloat16: bool = False) -> dict[object, object]:
+    """The entries without the name table, chunks rejoined, ``(internal name, array)`` pairs replaced by their arrays.
+
+    Args:
+        entries: a state dict as Paddle pickles it; any other comes back as it is.
+        bfloat16: take 16-bit unsigned integers for the bits of bfloat16, which Paddle stores so without a mark.
+
+    Raises:
+        UnreadableCheckpoint: a chunk is missing, or the chunks do not make up the shape.
+    """
+    found = {name: _array(value) for name, value in entries.items() if name not in (NAME_TABLE, CHUNKS)}
+    chunked = entries.get(CHUNKS, {})
+    if not isinstance(chunked, dict):
+        raise UnreadableCheckpoint(f"{CHUNKS} is not a table")
+    for name, description in chunked.items():
+        if not isinstance(description, dict) or not isinstance(description.get("slices"), list):
+            raise UnreadableCheckpoint(f"the chunks of {quoted(name)} are not listed")
+        parts = [found.pop(part, None) if isinstance(part, str) else None for part in description["slices"]]
+        shape = counts(description.get("OriginShape"), f"the shape of {quoted(name)}")
+        found[name] = _join(name, parts, shape)
+    if bfloat16:
+        return {name: _as_bfloat16(value) for name, value in found.items()}
+    return found
+
+
+def _array(value: object) -> object:
+    """An array, out of its pair with Paddle's internal name."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Tensor):
+        return value[1]
+    return value
+
+
+def _join(name: object, parts: list[object], shape: tuple[int, ...]) -> Tensor:
+    tensors = [part.reshape(-1) for part in parts if isinstance(part, Tensor)]
+    if not tensors or len(tensors) != len(parts) or len({part.dtype for part in tensors}) != 1:
+        raise UnreadableCheckpoint(f"a chunk of {quoted(name)} is missing or of another dtype")
+    joined = torch.cat(tensors)
+    if joined.shape.numel() != torch.Size(shape).numel():
+        raise UnreadableCheckpoint(f"the chunks of {quoted(name)} have {joined.numel()} numbers, not shape {shape}")
+    return joined.view(shape)
+
+
+def _as_bfloat16(value: object) -> object:
+    return value.view(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.uint16 else value

@@ -1,0 +1,188 @@
+"""Open a weight file of any known format without running anything in it.
+
+Reads ``.pth`` (zip archive and the older row of pickles), ``.pkl`` and ``.pdparams`` (bare pickles, Python 2 included)
+and ``.safetensors``; which one it is, the content tells. It happens in this process: a damaged or hostile file ends in
+`UnreadableCheckpoint`, within a second or so, and in at most 4 times the file's size of memory plus 32 MiB (plus what
+up to a million small values take). Tensors are windows on the file, which must not shrink while they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from videozoo.checkpoints import paddle, safetensors_file
+from videozoo.checkpoints.containers import read_pickles, read_torch_zip
+from videozoo.checkpoints.file_map import FileMap
+from videozoo.checkpoints.inert import Opaque, quoted
+from videozoo.errors import UnreadableCheckpoint
+
+__all__ = ["Checkpoint", "Format", "Opaque", "read", "state_dict"]
+
+Format = Literal["torch_zip", "torch_legacy", "pickle", "safetensors"]
+
+_MODEL_KEYS = ("state_dict", "model", "blobs")
+"""Where MMAction2 and mmengine, others, and VMZ keep the model."""
+_EMA_KEY = "ema_state_dict"
+_TRAINING_KEYS = ("meta", "optimizer", "message_hub", "param_schedulers", _EMA_KEY)
+_EMA_PREFIX = "ema_"
+_WRAPPER = "module."
+_SIGNS = {
+    b"\x1f\x8b": "a gzip file; unpack it",
+    b"\x89HDF": "an HDF5 file",
+    b"Rar!": "a rar archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"PK\x05\x06": "an empty zip archive",
+    b"\x7fELF": "a program",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file holds."""
+
+    path: Path
+    format: Format
+    content: object
+    """A finite tree of dict, list, tuple, set, str, int, float, bool, None, bytes (long ones: a memoryview), Tensor
+    (also for numpy's arrays) and `Opaque` records; parts of it may be shared."""
+    metadata: Mapping[str, str]
+    """Of safetensors; empty elsewhere."""
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a file of any known format; its extension does not matter.
+
+    Raises:
+        UnreadableCheckpoint: missing, not a checkpoint, damaged, or refused as unsafe; one line that names the file.
+    """
+    try:
+        file = FileMap(path)
+        head = bytes(file.data[:1024])
+        if head.startswith(b"PK\x03\x04"):
+            return Checkpoint(path, "torch_zip", read_torch_zip(file), {})
+        if safetensors_file.looks_like(file.data):
+            tensors, metadata = safetensors_file.read(file)
+            return Checkpoint(path, "safetensors", tensors, metadata)
+        if head[:1] != b"\x80" and (other := _other_format(head, len(file.data))):
+            raise UnreadableCheckpoint(f"not a checkpoint: {other}")
+        format_, content = _read_pickles(file, head)
+        return Checkpoint(path, format_, content, {})
+    except UnreadableCheckpoint as error:
+        raise UnreadableCheckpoint(f"{path}: {error}") from None
+    except MemoryError:
+        raise UnreadableCheckpoint(f"{path}: there is not enough memory to read it") from None
+
+
+def state_dict(checkpoint: Checkpoint, *, ema: bool = False) -> dict[str, Tensor]:
+    """The model's tensors, contiguous, by the names that the file uses, without a ``module.`` prefix that all share.
+
+    The model is the dict under ``state_dict``, ``model`` or ``blobs``, else the whole content. Optimizer states, logs
+    and other things beside it do not matter, whatever they are.
+
+    Args:
+        checkpoint: a file as `read` returns it.
+        ema: take the second set of weights that an EMA hook stores: mmengine's ``ema_state_dict``, or mmcv's ``ema_*``
+            buffers in place of the parameters they belong to. (Both hooks swap the sets before an epoch's end is
+            saved: there the averaged weights are the model's, and this is the set that was trained.)
+
+    Raises:
+        UnreadableCheckpoint: no tensors, no such second set, or a tensor made by something outside the closed list.
+    """
+    try:
+        return _state_dict(checkpoint.content, ema)
+    except UnreadableCheckpoint as error:
+        raise UnreadableCheckpoint(f"{checkpoint.path}: {error}") from None
+
+
+def _read_pickles(file: FileMap, head: bytes) -> tuple[Format, object]:
+    try:
+        return read_pickles(file)
+    except UnreadableCheckpoint as error:
+        if head[:1] == b"\x80":
+            raise
+        # Pickles older than protocol 2 have no mark at their beginning, so that this may be anything at all.
+        kind = "text" if head.isascii() and b"\0" not in head else "data"
+        raise UnreadableCheckpoint(
+            f"not a checkpoint: {len(file.data)} bytes of {kind}; as a pickle: {error}"
+        ) from None
+
+
+def _state_dict(content: object, ema: bool) -> dict[str, Tensor]:
+    if not isinstance(content, dict):
+        raise UnreadableCheckpoint(f"holds no tensors, only {_described(content)}")
+    if ema and _EMA_KEY in content:
+        averaged = _tensors(content[_EMA_KEY], content)
+        wrapped = {name: tensor for name, tensor in averaged.items() if name.startswith(_WRAPPER)}
+        return _unwrapped(wrapped or averaged)
+    nested = next((content[key] for key in _MODEL_KEYS if _is_model(content.get(key))), None)
+    model = content if nested is None else nested
+    tensors = _unwrapped(_tensors(model, content))
+    copies = {name: tensor for name, tensor in tensors.items() if name.startswith(_EMA_PREFIX) and "." not in name}
+    model_tensors = {name: tensor for name, tensor in tensors.items() if name not in copies}
+    if not model_tensors:
+        model_tensors, copies = tensors, {}
+    if not ema:
+        return model_tensors
+    return _averaged(model_tensors, copies)
+
+
+def _averaged(tensors: dict[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` with mmcv's copies in their places; running statistics have no copy and stay."""
+    sources = {name: _EMA_PREFIX + name.replace(".", "_") for name in tensors}
+    if not copies or (unknown := copies.keys() - sources.values()):
+        reason = (
+            f"{quoted(min(unknown))} belongs to no parameter" if copies else "nothing under ema_state_dict or ema_*"
+        )
+        raise UnreadableCheckpoint(f"holds no averaged weights: {reason}")
+    return {name: copies.get(sources[name], tensor) for name, tensor in tensors.items()}
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, dict | Opaque) and value != {}
+
+
+def _tensors(model: object, content: dict[object, object]) -> dict[str, Tensor]:
+    if not isinstance(model, dict):
+        raise UnreadableCheckpoint(f"its model is {_described(model)}, which is not made here")
+    found: dict[str, Tensor] = {}
+    for name, value in paddle.plain(model).items():
+        if model is content and name in _TRAINING_KEYS:
+            continue
+        if isinstance(value, Tensor) and isinstance(name, str):
+            found[name] = value.contiguous()
+        elif isinstance(value, Opaque):
+            raise UnreadableCheckpoint(f"tensor {quoted(name)} needs {value.name}, which is not made here")
+    if not found:
+        top = ", ".join(f"{quoted(key)}: {_described(value)}" for key, value in list(content.items())[:5])
+        raise UnreadableCheckpoint(f"holds no tensors; at its top level: {top or 'nothing'}")
+    return found
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith(_WRAPPER) for name in tensors):
+        return {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _described(value: object) -> str:
+    return value.name if isinstance(value, Opaque) else type(value).__name__
+
+
+def _other_format(head: bytes, size_bytes: int) -> str | None:
+    """What the first bytes say the file is, if that is not a checkpoint."""
+    for sign, what in _SIGNS.items():
+        if head.startswith(sign):
+            return what
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "an HTML page, such as a server sends in place of a file; fetch it again"
+    if start.startswith((b"version https://git-lfs", b"# ", b"{\n", b'{"')):
+        return f"text of {size_bytes} bytes"
+    return None
