@@ -1,7 +1,7 @@
 """Weights and inputs that every platform draws alike: a tensor's values follow from its name and shape alone.
 
-The published networks answered the figures under ``goldens/mmaction2_*.json`` when they held these weights. Every draw is
-a float64 stream of Philox, whose key is the CRC-32 of the tensor's name (for an input, a number), in C order.
+The published networks answered the figures under ``goldens/mmaction2_*.json`` when they held these weights. Every draw
+is a float64 stream of Philox, whose key is the CRC-32 of the tensor's name (for an input, a number), in C order.
 """
 
 from __future__ import annotations

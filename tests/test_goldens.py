@@ -47,6 +47,15 @@ class Published:
     network: torch.nn.Module
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Clips this small only make threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     golden = json.loads((GOLDENS / f"mmaction2_{request.param}.json").read_text(encoding="utf-8"))
@@ -65,7 +74,7 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def clips(question: dict[str, Any]) -> Tensor:
-    """The golden's input as (N, C, T, H, W): it is (batch, views, C, T, H, W), or (batch, T, C, H, W) for 2-D trunks."""
+    """The input as (N, C, T, H, W); the golden has (batch, views, C, T, H, W), for 2-D trunks (batch, T, C, H, W)."""
     x = torch.from_numpy(fill_input(question["key"], question["shape"]))
     return x.flatten(0, 1) if x.ndim == 6 else x.transpose(1, 2)
 
@@ -86,9 +95,7 @@ def test_the_architecture_finds_itself(published: Published) -> None:
 def test_every_published_tensor_has_a_place(published: Published) -> None:
     network, tensors = published.network, published.golden["tensors"]
     if published.architecture.startswith("tpn"):
-        network = videozoo.create_model(
-            published.architecture, checkpoint_path=published.report.output, aux_head=True
-        )
+        network = videozoo.create_model(published.architecture, checkpoint_path=published.report.output, aux_head=True)
     assert len(network.state_dict()) == len(tensors)
     assert sum(tensor.numel() for tensor in network.state_dict().values()) == sum(
         torch.Size(shape).numel() for _, shape, _ in tensors

@@ -175,7 +175,7 @@ def _zip(**members: str) -> bytes:
         (b"\n <html>sign in</html>", "not a checkpoint: an HTML page"),
         (b'{"error": "not found"}', "not a checkpoint: text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not a checkpoint: text"),
-        (b"Once upon a time\nthere was\n", "not a checkpoint: text"),
+        (b"Once upon a time\nthere was\n", "not a checkpoint: 27 bytes of text"),
         (_tar(), "not a checkpoint: a tar archive"),
         (b"\x1f\x8b\x08\x00rest", "not a checkpoint: a gzip file"),
         (bytes(range(200, 256)) * 4, "not a checkpoint: "),

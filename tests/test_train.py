@@ -56,18 +56,14 @@ def test_clips_are_the_same_on_every_run_and_differ_by_seed():
     assert motion_of(5) == motion_of(13) == MOTIONS.index("shrink")
 
 
-@pytest.mark.parametrize(
-    ("motion", "axis", "sign"), [("left", 2, -1), ("right", 2, 1), ("up", 1, -1), ("down", 1, 1)]
-)
+@pytest.mark.parametrize(("motion", "axis", "sign"), [("left", 2, -1), ("right", 2, 1), ("up", 1, -1), ("down", 1, 1)])
 def test_the_bar_moves_where_its_class_says(motion, axis, sign):
     for seed in range(MOTIONS.index(motion), 80, len(MOTIONS)):
         frames = draw_clip(seed, num_frames=8).astype(float)
         still = np.median(frames, axis=0)
         changed = np.abs(frames - still).sum(axis=3) * (np.abs(frames - still).max(axis=3) > 40)
         places = np.arange(changed.shape[axis])
-        centres = [
-            (mask.sum(axis=1 - (axis - 1)) * places).sum() / mask.sum() for mask in (changed[0], changed[-1])
-        ]
+        centres = [(mask.sum(axis=1 - (axis - 1)) * places).sum() / mask.sum() for mask in (changed[0], changed[-1])]
         assert sign * (centres[1] - centres[0]) > 3
 
 

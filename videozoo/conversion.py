@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videozoo import registry
 from videozoo.checkpoints import readers, safetensors_file
-from videozoo.checkpoints.keymap import Layout, Renaming, Table, rename
+from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2
 from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
 from videozoo.files import place, sha256_file
@@ -21,8 +21,13 @@ from videozoo.manifest import Entry
 CONVERTER = "videozoo 1"
 """Written into converted files; to be raised when the same source would give other bytes."""
 
-NATIVE = Layout(name="videozoo", signature="fc.weight", classifier="fc.weight", tables={})
-"""Files that were converted before: the names are ours."""
+NATIVE = Layout(
+    name="videozoo",
+    first_convs=[f"{prefix}conv1.weight" for prefix in TRUNK_PREFIXES],
+    classifier="fc.weight",
+    tables={},
+)
+"""Files that were converted before, or saved from our networks: the names are ours."""
 LAYOUTS: Sequence[Layout] = (MMACTION2, NATIVE)
 
 
@@ -41,6 +46,12 @@ class WeightFile:
         """Rows of the last layer; None where the file has no last layer."""
         weight = self.tensors.get(self.layout.classifier)
         return None if weight is None or weight.ndim == 0 else weight.shape[0]
+
+    @property
+    def in_chans(self) -> int | None:
+        """Input channels of the first convolution; None where it has none."""
+        weights = [self.tensors[name] for name in self.layout.first_convs if name in self.tensors]
+        return weights[0].shape[1] if weights[0].ndim > 1 else None
 
     @property
     def architecture(self) -> str | None:
@@ -88,9 +99,8 @@ def open_weights(path: Path, *, ema: bool = False) -> WeightFile:
     """
     checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema)
-    converted = "videozoo.architecture" in checkpoint.metadata
-    for layout in (NATIVE,) if converted else LAYOUTS:
-        if converted or layout.signature in tensors:
+    for layout in LAYOUTS:
+        if any(name in tensors for name in layout.first_convs):
             return WeightFile(path, checkpoint.format, layout, tensors, checkpoint.metadata)
     first = ", ".join(list(tensors)[:3])
     known = " or ".join(layout.name for layout in LAYOUTS)

@@ -10,7 +10,7 @@ import torch
 from videozoo import manifest, registry
 from videozoo.conversion import Conversion, WeightFile, convert, fit, open_weights, write
 from videozoo.errors import CheckpointMismatch, UnknownLayout
-from videozoo.files import sha256_file
+from videozoo.files import refuse_unfit, sha256_file
 from videozoo.layers.video_model import VideoModel
 from videozoo.models import create_model
 from videozoo.pretrained import StrPath
@@ -65,8 +65,9 @@ def convert_checkpoint(
         OutputError: ``output`` exists or cannot be written.
     """
     path = Path(source)
-    target = path.with_suffix(".safetensors") if output is None else Path(output)
     opened = open_weights(path, ema=ema)
+    target = path.with_suffix(".safetensors") if output is None else Path(output)
+    refuse_unfit(target, overwrite=overwrite)  # before the work, not after it
     if architecture is None:
         architecture = identify(opened)
     conversion = convert(opened, _network(architecture, opened), architecture)

@@ -57,7 +57,7 @@ def place(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> No
     Raises:
         OutputError: ``target`` exists, or cannot be written.
     """
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.tmp")
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.tmp"
     try:
         refuse_unfit(target, overwrite=overwrite)
         # Created here, not by `write`: O_EXCL follows no link, and the mode that the umask leaves is known.

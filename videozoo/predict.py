@@ -23,8 +23,8 @@ from videozoo.video.views import ViewTransform
 
 Mode = Literal["full", "center"]
 
-CHUNK_BYTES = 600_000_000
-"""Size of the largest feature map that one chunk of views may need; the peak is about twice that."""
+CHUNK_BYTES = 200_000_000
+"""Size of the largest feature map that one chunk of views may need; the peak is four to five times that."""
 
 
 @dataclass(frozen=True)

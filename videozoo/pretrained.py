@@ -16,7 +16,7 @@ from torch import Tensor
 
 from videozoo import cache, manifest, registry
 from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
-from videozoo.errors import CheckpointMismatch, OutputError, UnknownWeights
+from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Architecture, Entry
 
@@ -56,6 +56,8 @@ def pretrained_model(
         FetchError: the row's file cannot be had.
         CheckpointError: the file cannot be used for this architecture.
     """
+    if in_chans < 1:
+        raise InvalidArgument(f"in_chans={in_chans}: need at least 1")
     spec = registry.architecture(architecture)
     entry = registry.resolve_weights(architecture, pretrained) if _asks_for_row(pretrained, checkpoint_path) else None
     if checkpoint_path is not None:
@@ -74,10 +76,8 @@ def pretrained_model(
             "file's classifier, or another number for a new one"
         )
     if num_classes not in (None, found):
-        _log.warning(
-            "%s: its classifier for %d classes was replaced by a new, untrained one for %d",
-            source.path.name, found, num_classes,
-        )  # fmt: skip
+        news = f"replaced by a new, untrained one for {num_classes}" if num_classes else "taken away"
+        _log.warning("%s: its classifier for %d classes was %s", source.path.name, found, news)
         network.reset_classifier(num_classes)
     network.pretrained_cfg = _pretrained_cfg(spec, entry or row_of(source), network)
     return network
@@ -123,7 +123,7 @@ def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: 
     with torch.device("meta"):
         network = make(num_classes=classes, in_chans=in_chans)
         first = f"{network.first_conv}.weight"
-        stored_chans = source.tensors[first].shape[1] if first in source.tensors else 3
+        stored_chans = source.in_chans or in_chans
         original = network if in_chans == stored_chans else make(num_classes=classes, in_chans=stored_chans)
     tensors = fit(source, original, spec.name).tensors
     if original is not network:

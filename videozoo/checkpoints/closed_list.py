@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from videozoo.checkpoints.inert import Budget, Known, Opaque, dict_key
+from videozoo.checkpoints.inert import Budget, Known, Opaque, dict_key, quoted
 from videozoo.checkpoints.numpy_values import NumpyDtype, NumpyValues
 from videozoo.checkpoints.torch_values import STORAGES, StorageType, TorchValues
 from videozoo.errors import UnreadableCheckpoint
@@ -117,6 +117,8 @@ class ClosedList:
             return arguments[0]
         if arguments and isinstance(arguments[0], bytes):
             return arguments[0]
+        if arguments and isinstance(arguments[0], int):
+            raise UnreadableCheckpoint(f"asks for {quoted(arguments[0])} empty bytes")
         if len(arguments) == 2:
             return self._encode(arguments)
         return bytes(item for item in self._items(arguments) if isinstance(item, int))

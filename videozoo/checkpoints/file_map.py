@@ -28,7 +28,8 @@ class FileMap:
                 if os.fstat(stream.fileno()).st_size == 0:
                     raise UnreadableCheckpoint("not a checkpoint: 0 bytes; fetch the file again")
                 # A copy-on-write map is writable, which torch asks of a buffer before it shares it.
-                self.data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+                self.data = memoryview(self._map)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "the path is not one"
             raise UnreadableCheckpoint(f"cannot be read: {reason}") from None
@@ -38,5 +39,11 @@ class FileMap:
         if start == end:
             return UntypedStorage(0)
         window = torch.frombuffer(self.data, dtype=torch.uint8, count=end - start, offset=start)
-        aligned = window if window.data_ptr() % alignment == 0 else window.clone()
-        return aligned.untyped_storage()
+        if window.data_ptr() % alignment == 0:
+            return window.untyped_storage()
+        copy = window.clone()
+        if hasattr(mmap, "MADV_DONTNEED"):
+            # Nothing was written to these pages: they can be read again, and need not lie in memory twice.
+            page = start - start % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, page, end - page)
+        return copy.untyped_storage()

@@ -37,8 +37,8 @@ class Layout:
     """How one framework names tensors."""
 
     name: str
-    signature: str
-    """A name that every file of this layout has."""
+    first_convs: Sequence[str]
+    """Names of the convolution that sees the pixels; a file of this layout has one of them, and is known by it."""
     classifier: str
     """The name of the last layer's weight, (num_classes, features)."""
     tables: Mapping[str, Table]

@@ -57,7 +57,7 @@ _PLAIN = Table((*_STEM_AND_HEAD, *_BOTTLENECK), _IGNORED, _ABSENT)
 
 MMACTION2 = Layout(
     name="mmaction2",
-    signature="backbone.conv1.conv.weight",
+    first_convs=("backbone.conv1.conv.weight",),
     classifier="cls_head.fc_cls.weight",
     tables={
         "csn": Table((*_STEM_AND_HEAD, *_CSN_BOTTLENECK), _IGNORED, _ABSENT),

@@ -79,11 +79,12 @@ def _find_directory(data: memoryview) -> tuple[int, int, int]:
         raise UnreadableCheckpoint("truncated zip archive, or one with something after its end")
     if entries == 0xFFFF or start == 0xFFFFFFFF or size == 0xFFFFFFFF:
         raise UnreadableCheckpoint("zip archive of more than 4 GiB or 65534 members, which is not read")
+    start, entries = int(start), int(entries)
     if start + size != end:
         end = _before_zip64_end(data, end, (here, entries, size, start))
     if disk or first_disk or here != entries or start + size != end or size < entries * _CENTRAL.size:
         raise UnreadableCheckpoint("damaged zip archive: its directory is not where it should be")
-    return start, end, int(entries)
+    return start, end, entries
 
 
 def _before_zip64_end(data: memoryview, end: int, expected: tuple[int, int, int, int]) -> int:
@@ -130,7 +131,7 @@ def _data_start(data: memoryview, name: str, header: int) -> int:
     at = header + _LOCAL.size
     if signature != b"PK\x03\x04" or flags & ~_ALLOWED_FLAGS or method or _name(data, at, name_length) != name:
         raise UnreadableCheckpoint(f"damaged zip archive: two different headers of {quoted(name)}")
-    return at + name_length + int(extra)
+    return at + int(name_length) + int(extra)
 
 
 def _name(data: memoryview, at: int, length: int) -> str:

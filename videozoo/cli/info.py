@@ -7,7 +7,6 @@ import json
 from dataclasses import asdict
 
 from videozoo import registry
-from videozoo.errors import UnknownModel, UnknownWeights
 from videozoo.manifest import Architecture, Entry, Protocol, Views
 
 NAME = "info"
@@ -34,15 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _find(name: str) -> Architecture | Entry:
-    if registry.is_model(name):
-        return registry.architecture(name)
-    try:
-        return registry.get_weights(name)
-    except UnknownWeights:
-        if "." in name or name in registry.list_weights():
-            raise
-        registry.architecture(name)  # raises UnknownModel with the nearest names
-        raise UnknownModel(name) from None
+    return registry.architecture(name) if registry.is_model(name) else registry.get_weights(name)
 
 
 def _architecture(spec: Architecture) -> list[tuple[str, str]]:

@@ -40,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
+    if not any(Path(video).exists() for video in options.videos):
+        raise VideoError(
+            f"no video at {options.videos[0]}: there is no such file or folder"
+        )  # before weights are fetched
     from videozoo.predict import load_recognizer
 
     recognizer = load_recognizer(
@@ -96,7 +100,7 @@ def _device(name: str) -> str:
     import torch
 
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).cpu()  # there and back: "meta" is a device that gives nothing back
     except (RuntimeError, AssertionError) as error:
         raise InvalidArgument(f"--device {name}: {str(error).splitlines()[0]}") from None
     return name

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from videozoo import registry
+from videozoo.errors import InvalidArgument
 from videozoo.files import refuse_unfit
 
 NAME = "train"
@@ -31,7 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, print the accuracy on clips that were never trained on, write the weights."""
-    registry.architecture(options.model)
+    dataset = registry.architecture(options.model).dataset
+    if dataset != "motion8":
+        raise InvalidArgument(f"{options.model} is made for {dataset}; this command trains on motion8 alone")
+    if options.clips < 1 or options.seed < 0 or not options.lr > 0:
+        raise InvalidArgument(
+            f"--clips {options.clips} --seed {options.seed} --lr {options.lr:g}: need at least 1 clip, a seed of 0 or "
+            "more and a learning rate above 0"
+        )
     import torch
     from tqdm import tqdm
 

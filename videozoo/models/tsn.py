@@ -76,7 +76,7 @@ class TSN(VideoModel):
 
 
 def timm_trunk(name: str, in_chans: int) -> nn.Module:
-    """timm's network ``name``, with random weights and without a classifier.
+    """The network ``name`` of timm, with random weights and without a classifier.
 
     Raises:
         InvalidArgument: timm has no network of this name.
@@ -84,7 +84,7 @@ def timm_trunk(name: str, in_chans: int) -> nn.Module:
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
         raise InvalidArgument(f"timm has no network {name!r}" + (f"; the nearest are {near}" if near else ""))
-    return cast(nn.Module, timm.create_model(name, num_classes=0, in_chans=in_chans))
+    return timm.create_model(name, num_classes=0, in_chans=in_chans)
 
 
 def tsn_r50(
