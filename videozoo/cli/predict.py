@@ -40,10 +40,6 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
-    if not any(Path(video).exists() for video in options.videos):
-        raise VideoError(
-            f"no video at {options.videos[0]}: there is no such file or folder"
-        )  # before weights are fetched
     from videozoo.predict import load_recognizer
 
     recognizer = load_recognizer(
