@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable
@@ -320,3 +321,12 @@ def test_tpn_on_a_synthetic_video_answers_as_mmaction2(tmp_path: Path) -> None:
     torch.testing.assert_close(prediction.view_logits, expected, atol=2e-5, rtol=0)
     torch.testing.assert_close(prediction.scores, torch.tensor(golden["scores"]), atol=1e-6, rtol=0)
     assert prediction.scores.topk(5).indices.tolist() == golden["top5"]
+
+
+def test_an_original_file_is_fed_as_the_row_that_its_digest_names(
+    foreign_file: ForeignFile, edit_manifest: Callable[..., None]
+) -> None:
+    path = foreign_file("ircsn_r50")
+    assert create_model("ircsn_r50", checkpoint_path=path).pretrained_cfg["tag"] is None
+    edit_manifest("ircsn_r50.k400", sha256_prefix=hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    assert create_model("ircsn_r50", checkpoint_path=path).pretrained_cfg["tag"] == "k400"

@@ -17,6 +17,7 @@ from torch import Tensor
 from videozoo import cache, manifest, registry
 from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
+from videozoo.files import sha256_file
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Architecture, Entry
 
@@ -72,8 +73,8 @@ def pretrained_model(
     found, expected = network.num_classes, _classes(spec, entry)
     if num_classes is None and found not in (0, expected):
         raise CheckpointMismatch(
-            f"{source.path} has {found} classes, {spec.name} has {expected}: pass num_classes={found} to take the "
-            "file's classifier, or another number for a new one"
+            f"{source.path} has {found} classes, {spec.name} has {expected}: pass num_classes={found} "
+            "(--num-classes) to take the file's classifier, or another number for a new one"
         )
     if num_classes not in (None, found):
         news = f"replaced by a new, untrained one for {num_classes}" if num_classes else "taken away"
@@ -84,7 +85,9 @@ def pretrained_model(
 
 
 def row_of(source: WeightFile) -> Entry | None:
-    """The manifest row that a converted file says it was made from."""
+    """The manifest row of a file: the one that a converted file names, or whose digest an original file has."""
+    if source.architecture is None:
+        return registry.find_by_digest(sha256_file(source.path))
     name = source.metadata.get("videozoo.weights")
     try:
         return None if name is None else registry.get_weights(name)
