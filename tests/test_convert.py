@@ -318,7 +318,7 @@ def test_one_wrong_tensor_is_refused_and_named(
     assert listed in message
     with pytest.raises(CheckpointMismatch, match="does not fit test_ircsn"):
         create_model("test_ircsn", checkpoint_path=wrong)
-    with pytest.raises(UnknownLayout, match=r"fits no architecture; the nearest are test_ircsn,"):
+    with pytest.raises(UnknownLayout, match=rf"fits no architecture; the nearest is test_ircsn \({first_line}"):
         convert_checkpoint(wrong)
     assert list(tmp_path.iterdir()) == [wrong]
 

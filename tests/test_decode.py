@@ -47,7 +47,7 @@ def write_video(path: Path, *streams: NDArray[np.uint8], codec: str = "mpeg4", f
             stream = container.add_stream(codec, rate=10)
             stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
             stream.bit_rate = 2_000_000
-            stream.disposition = Disposition.default if frames is streams[-1] else Disposition(0)
+            stream.disposition = int(Disposition.default) if frames is streams[-1] else 0
             outputs.append(stream)
         for stream, frames in zip(outputs, streams, strict=True):
             for image in frames:

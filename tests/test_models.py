@@ -450,7 +450,7 @@ def test_a_long_clip_counts_as_several(family: str) -> None:
 @pytest.mark.parametrize("family", ["tsm", "tpn_tsm"])
 @pytest.mark.parametrize("num_frames", [9, 12])
 def test_frames_that_are_no_multiple_of_the_segments(family: str, num_frames: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"{num_frames} frames: .* multiples of 8; .* num_segments={num_frames}"):
+    with pytest.raises(InvalidArgument, match=f"{num_frames} frames: this network takes 8 segments, or a multiple"):
         TINY[family]()(clip(1, 3, num_frames, 32, 32))
 
 
@@ -701,7 +701,7 @@ def test_a_file_that_does_not_fit_lists_every_tensor(trained: VideoModel, tmp_pa
         videozoo.create_model(name, checkpoint_path=source)
     for part in ("fc.bias", "backbone.layer9.0.conv1.conv.weight", f"{names[0]} (1, 2, 3)"):
         assert part in str(caught.value)
-    with pytest.raises(UnknownLayout, match=f"{name}: 2 missing"):
+    with pytest.raises(UnknownLayout, match=f"nearest is {name} .2 missing"):
         videozoo.convert_checkpoint(source)
     assert not (tmp_path / "damaged.safetensors").exists()
 

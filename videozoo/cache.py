@@ -327,7 +327,7 @@ def _lock(entry: Entry) -> Iterator[None]:
     Raises:
         OSError: the lock file cannot be written.
     """
-    from filelock import FileLock
+    from filelock import FileLock  # comes with torch, which requires it
 
     folder = home() / "locks"
     folder.mkdir(parents=True, exist_ok=True)

@@ -97,9 +97,9 @@ def identify(source: WeightFile) -> str:
     if fitting:
         raise UnknownLayout(f"{source.path} fits {' and '.join(fitting)}: say which one it is (--arch, architecture=)")
     nearest = sorted(reasons, key=lambda name: _misfits(reasons[name]))[:3]
-    lines = [f"  {name}: {reasons[name]}" for name in nearest]
+    best, *others = [f"{name} ({reasons[name]})" for name in nearest]
     raise UnknownLayout(
-        "\n".join([f"{source.path} fits no architecture; the nearest are {', '.join(nearest)}", *lines])
+        f"{source.path} fits no architecture; the nearest is {best}" + "".join(f"\n  next: {other}" for other in others)
     )
 
 

@@ -47,7 +47,13 @@ class Prediction:
         return self.scores if self.average_clips == "prob" else self.scores.softmax(dim=0)
 
     def topk(self, k: int = 5) -> list[tuple[str, float]]:
-        """The ``k`` best (label, score) pairs, best first; all of them where there are fewer classes."""
+        """The ``k`` best (label, score) pairs, best first; all of them where there are fewer classes.
+
+        Raises:
+            InvalidArgument: ``k`` is below 1.
+        """
+        if k < 1:
+            raise InvalidArgument(f"k={k}: at least 1")
         values, indices = self.scores.topk(min(k, len(self.scores)))
         return [(self.labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
 
@@ -127,6 +133,8 @@ def protocol_of(source: VideoModel | Entry) -> Protocol:
     """
     if isinstance(source, Entry):
         return source.protocol
+    if not isinstance(source, VideoModel):
+        raise InvalidArgument(f"{source!r} is neither a network nor a manifest row: `get_weights` finds a row by name")
     name, tag = source.pretrained_cfg.get("architecture"), source.pretrained_cfg.get("tag")
     if name is None:
         raise InvalidArgument("this network has no pretrained_cfg: build it with create_model, or give a manifest row")
@@ -161,7 +169,7 @@ def load_recognizer(
         num_clips: clips of a video, for networks that see clips.
         num_segments: frames of a video, for TSN and TSM.
         crop: ``"center"``, ``"three"`` or ``"ten"``.
-        crop_size: pixels; for three crops it is the short side after resizing.
+        crop_size: pixels; three crops have to be as large as the row's short side, which is 256 for most.
         twice_sample: sample the video a second time, from the start of each part.
         device: where the network runs; None is the CPU.
         mode: the views that the other arguments change: ``"full"`` or ``"center"``.
@@ -174,6 +182,7 @@ def load_recognizer(
         InvalidArgument: views that cannot be, such as segments for a network that sees clips.
     """
     architecture = name.partition(".")[0]
+    _check_device(device)
     shifted = num_segments is not None and registry.architecture(architecture).family == "tsm"
     model = create_model(
         name,
@@ -184,8 +193,17 @@ def load_recognizer(
     )
     transform = create_transform(model, mode, exact=exact)
     views = _changed(transform.views, num_clips, num_segments, crop, crop_size, twice_sample)
+    if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
+        raise InvalidArgument(f"num_segments={num_segments}: {architecture} sees {model.smallest_clip[0]} at once")
     names = _class_names(model, class_names)
     return Recognizer(model.eval().to(device or "cpu"), replace(transform, views=views), names)
+
+
+def _check_device(device: str | torch.device | None) -> None:
+    try:
+        torch.zeros(1, device=device or "cpu").cpu()  # there and back: "meta" is a device that gives nothing back
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgument(f"device {device}: {str(error).splitlines()[0]}") from None
 
 
 def _changed(

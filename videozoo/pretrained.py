@@ -59,6 +59,8 @@ def pretrained_model(
     """
     if in_chans < 1:
         raise InvalidArgument(f"in_chans={in_chans}: need at least 1")
+    if not isinstance(pretrained, bool | str):
+        raise InvalidArgument(f"pretrained={pretrained!r}: give True, False, a tag or a pretraining")
     spec = registry.architecture(architecture)
     entry = registry.resolve_weights(architecture, pretrained) if _asks_for_row(pretrained, checkpoint_path) else None
     if checkpoint_path is not None:
@@ -80,14 +82,20 @@ def pretrained_model(
         news = f"replaced by a new, untrained one for {num_classes}" if num_classes else "taken away"
         _log.warning("%s: its classifier for %d classes was %s", source.path.name, found, news)
         network.reset_classifier(num_classes)
-    network.pretrained_cfg = _pretrained_cfg(spec, entry or row_of(source), network)
+    own = row_of(source, architecture)
+    if entry is not None and own is not None and own != entry:
+        _log.warning(
+            "%s is %s, but is used as %s: frames are prepared for the latter", source.path, own.name, entry.name
+        )
+    network.pretrained_cfg = _pretrained_cfg(spec, entry or own, network)
     return network
 
 
-def row_of(source: WeightFile) -> Entry | None:
+def row_of(source: WeightFile, architecture: str) -> Entry | None:
     """The manifest row of a file: the one that a converted file names, or whose digest an original file has."""
     if source.architecture is None:
-        return registry.find_by_digest(sha256_file(source.path))
+        entry = registry.find_by_digest(sha256_file(source.path))
+        return entry if entry is not None and entry.architecture == architecture else None
     name = source.metadata.get("videozoo.weights")
     try:
         return None if name is None else registry.get_weights(name)

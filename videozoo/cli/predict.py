@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videozoo import registry
 from videozoo.errors import InvalidArgument, VideoError
 
 if TYPE_CHECKING:
@@ -40,17 +41,24 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
+    architecture, _, tag = options.model.partition(".")
+    registry.architecture(architecture)
+    if options.checkpoint is None:
+        registry.resolve_weights(architecture, options.pretrained or tag or True)
+    class_names = _class_names(options.labels)
+    if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
+        raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
     from videozoo.predict import load_recognizer
 
     recognizer = load_recognizer(
         options.model,
         pretrained=options.pretrained or True,
         checkpoint_path=options.checkpoint,
-        device=_device(options.device),
+        device=options.device,
         mode=options.views,
         exact=not options.fast_resize,
         num_classes=options.num_classes,
-        class_names=_class_names(options.labels),
+        class_names=class_names,
     )
     answers: list[dict[str, object]] = []
     status = 0
@@ -90,16 +98,6 @@ def _print(video: str, prediction: Prediction, k: int) -> None:
     print(video)
     for rank, (label, value) in enumerate(_best(prediction, k), start=1):
         print(f"  {rank}  {100 * value:6.2f} %  {label}")
-
-
-def _device(name: str) -> str:
-    import torch
-
-    try:
-        torch.zeros(1, device=name).cpu()  # there and back: "meta" is a device that gives nothing back
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidArgument(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return name
 
 
 def _class_names(path: Path | None) -> tuple[str, ...] | None:

@@ -56,8 +56,7 @@ class TSM(TSN):
         super()._check_clip(x)
         if x.shape[2] % self.num_segments:
             raise InvalidArgument(
-                f"{x.shape[2]} frames: this network takes multiples of {self.num_segments}; "
-                f"build it with num_segments={x.shape[2]} for clips of that length"
+                f"{x.shape[2]} frames: this network takes {self.num_segments} segments, or a multiple"
             )
 
 
