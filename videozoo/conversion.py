@@ -13,6 +13,8 @@ from videozoo import registry
 from videozoo.checkpoints import readers, safetensors_file
 from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2
+from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
+from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
 from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
 from videozoo.files import place, sha256_file
 from videozoo.layers.video_model import VideoModel
@@ -23,17 +25,17 @@ CONVERTER = "videozoo 1"
 
 NATIVE = Layout(
     name="videozoo",
-    first_convs=[f"{prefix}conv1.weight" for prefix in TRUNK_PREFIXES],
+    first_convs=["conv1.spatial.weight", *(f"{prefix}conv1.weight" for prefix in TRUNK_PREFIXES)],
     classifier="fc.weight",
     tables={},
 )
 """Files that were converted before, or saved from our networks: the names are ours."""
-LAYOUTS: Sequence[Layout] = (MMACTION2, NATIVE)
+LAYOUTS: Sequence[Layout] = (MMACTION2, VMZ_CAFFE2, VMZ_TORCH, PADDLEVIDEO, PADDLE_IMAGENET, NATIVE)
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """An opened file: its tensors under the names that it uses, and what is known about it."""
+    """An opened file: its tensors under the names that it uses, without scopes, and what is known about it."""
 
     path: Path
     format: str
@@ -43,9 +45,10 @@ class WeightFile:
 
     @property
     def num_classes(self) -> int | None:
-        """Rows of the last layer; None where the file has no last layer."""
-        weight = self.tensors.get(self.layout.classifier)
-        return None if weight is None or weight.ndim == 0 else weight.shape[0]
+        """Classes of the last layer, 0 for a file that is a trunk alone; None where the last layer is missing."""
+        if self.metadata.get("videozoo.num_classes") == "0":
+            return 0
+        return self.layout.num_classes(self.tensors)
 
     @property
     def in_chans(self) -> int | None:
@@ -96,12 +99,17 @@ def open_weights(path: Path, *, ema: bool = False) -> WeightFile:
     Raises:
         UnreadableCheckpoint: not a checkpoint, damaged, or unsafe.
         UnknownLayout: no known layout names its tensors so.
+        CheckpointMismatch: it holds the tensors of several devices.
     """
     checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema)
     for layout in LAYOUTS:
-        if any(name in tensors for name in layout.first_convs):
-            return WeightFile(path, checkpoint.format, layout, tensors, checkpoint.metadata)
+        try:
+            bare = layout.bare(tensors)
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"{path}: {error}") from None
+        if bare is not None:
+            return WeightFile(path, checkpoint.format, layout, bare, checkpoint.metadata)
     first = ", ".join(list(tensors)[:3])
     known = " or ".join(layout.name for layout in LAYOUTS)
     raise UnknownLayout(f"{path}: {len(tensors)} tensors, {first} ..., are not named as in {known}")

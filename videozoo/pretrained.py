@@ -70,17 +70,28 @@ def pretrained_model(
         return network
     network = _load(source, spec, make, in_chans)
     found, expected = network.num_classes, _classes(spec, entry)
-    if num_classes is None and found not in (0, expected):
+    if num_classes is None and found == 0:
+        raise CheckpointMismatch(
+            f"{source.path} has no classifier for {spec.name}: pass num_classes={expected}, or another number, for a "
+            "new, untrained one, or 0 for none"
+        )
+    if num_classes is None and found != expected:
         raise CheckpointMismatch(
             f"{source.path} has {found} classes, {spec.name} has {expected}: pass num_classes={found} to take the "
             "file's classifier, or another number for a new one"
         )
     if num_classes not in (None, found):
-        news = f"replaced by a new, untrained one for {num_classes}" if num_classes else "taken away"
-        _log.warning("%s: its classifier for %d classes was %s", source.path.name, found, news)
+        _log.warning("%s: %s", source.path.name, _about_classifier(found, num_classes))
         network.reset_classifier(num_classes)
     network.pretrained_cfg = _pretrained_cfg(spec, entry or row_of(source), network)
     return network
+
+
+def _about_classifier(found: int, wanted: int) -> str:
+    if not found:
+        return f"it has no classifier; a new, untrained one for {wanted} classes was put in place"
+    news = f"replaced by a new, untrained one for {wanted}" if wanted else "taken away"
+    return f"its classifier for {found} classes was {news}"
 
 
 def row_of(source: WeightFile) -> Entry | None:
