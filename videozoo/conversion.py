@@ -45,9 +45,7 @@ class WeightFile:
 
     @property
     def num_classes(self) -> int | None:
-        """Classes of the last layer, 0 for a file that is a trunk alone; None where the last layer is missing."""
-        if self.metadata.get("videozoo.num_classes") == "0":
-            return 0
+        """Classes of the last layer, 0 for a file that is a trunk alone; None where the last layer is no matrix."""
         return self.layout.num_classes(self.tensors)
 
     @property
@@ -60,6 +58,10 @@ class WeightFile:
     def architecture(self) -> str | None:
         """The architecture that a converted file says it holds."""
         return self.metadata.get("videozoo.architecture")
+
+    def may_hold(self, architecture: str) -> bool:
+        """Whether the layout has names for such a network."""
+        return self.layout is NATIVE or registry.architecture(architecture).family in self.layout.tables
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,11 @@ def fit(source: WeightFile, network: VideoModel, architecture: str) -> Renaming:
     if source.architecture not in (None, architecture):
         raise CheckpointMismatch(f"{source.path} holds {source.architecture}, not {architecture}")
     family = registry.architecture(architecture).family
-    table = Table(renames=()) if source.layout is NATIVE else source.layout.tables.get(family)
-    if table is None:
+    if not source.may_hold(architecture):
         raise CheckpointMismatch(
             f"{source.path}: {source.layout.name} has no {family} networks, such as {architecture}"
         )
+    table = Table(renames=()) if source.layout is NATIVE else source.layout.tables[family]
     try:
         return rename(table, source.tensors, network.state_dict(), network.tensors_on_request())
     except CheckpointMismatch as error:

@@ -85,7 +85,7 @@ def identify(source: WeightFile) -> str:
         return source.architecture
     fitting: list[str] = []
     reasons: dict[str, str] = {}
-    for name in [*registry.list_models(), *registry.list_models("test_*")]:
+    for name in filter(source.may_hold, [*registry.list_models(), *registry.list_models("test_*")]):
         try:
             fit(source, _network(name, source), name)
         except CheckpointMismatch as error:

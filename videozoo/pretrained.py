@@ -70,21 +70,25 @@ def pretrained_model(
         return network
     network = _load(source, spec, make, in_chans)
     found, expected = network.num_classes, _classes(spec, entry)
-    if num_classes is None and found == 0:
-        raise CheckpointMismatch(
-            f"{source.path} has no classifier for {spec.name}: pass num_classes={expected}, or another number, for a "
-            "new, untrained one, or 0 for none"
-        )
     if num_classes is None and found != expected:
-        raise CheckpointMismatch(
-            f"{source.path} has {found} classes, {spec.name} has {expected}: pass num_classes={found} to take the "
-            "file's classifier, or another number for a new one"
-        )
+        raise CheckpointMismatch(f"{source.path} {_about_choice(spec.name, found, expected)}")
     if num_classes not in (None, found):
         _log.warning("%s: %s", source.path.name, _about_classifier(found, num_classes))
         network.reset_classifier(num_classes)
     network.pretrained_cfg = _pretrained_cfg(spec, entry or row_of(source), network)
     return network
+
+
+def _about_choice(architecture: str, found: int, expected: int) -> str:
+    if not found:
+        return (
+            f"has no classifier for {architecture}: pass num_classes={expected}, or another number, for a new, "
+            "untrained one, or 0 for none"
+        )
+    return (
+        f"has {found} classes, {architecture} has {expected}: pass num_classes={found} to take the file's classifier, "
+        "or another number for a new one"
+    )
 
 
 def _about_classifier(found: int, wanted: int) -> str:

@@ -79,14 +79,12 @@ class Layout:
         return {names[name]: tensor for name, tensor in tensors.items()}
 
     def num_classes(self, tensors: Mapping[str, Tensor]) -> int | None:
-        """Classes of the last layer, 0 for a trunk alone; None where the tensors lack a last layer."""
-        if self.classifier is None:
-            return 0
-        pattern, _, mark = self.classifier.partition(_MARK)
+        """Classes of the last layer, 0 for a trunk alone; None where the last layer is no matrix."""
+        pattern, _, mark = (self.classifier or "").partition(_MARK)
         weight = next((tensors[name] for name in tensors if _compile(pattern).fullmatch(name)), None)
-        if weight is None or weight.ndim < 2:
-            return None
-        return weight.shape[1 if mark == "transposed" else 0]
+        if weight is None:
+            return 0
+        return weight.shape[1 if mark == "transposed" else 0] if weight.ndim > 1 else None
 
 
 @dataclass(frozen=True)
