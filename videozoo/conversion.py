@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from videozoo import registry
 from videozoo.checkpoints import readers, safetensors_file
 from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2
+from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
 from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
 from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
@@ -91,20 +91,24 @@ class Conversion:
         }
 
 
-def open_weights(path: Path, *, ema: bool = False) -> WeightFile:
+def open_weights(
+    path: Path, *, ema: bool = False, sixteen_bit: SixteenBit | None = None, askew: bool = False
+) -> WeightFile:
     """Read a weight file of any known format and tell its layout from its names. Nothing in the file is run.
 
     Args:
         path: the file; its extension does not matter.
         ema: take the averaged copy of the weights that a training checkpoint may hold.
+        sixteen_bit: what unsigned 16-bit integers of a Paddle file are; None tells from its name table.
+        askew: see `readers.read`.
 
     Raises:
         UnreadableCheckpoint: not a checkpoint, damaged, or unsafe.
         UnknownLayout: no known layout names its tensors so.
         CheckpointMismatch: it holds the tensors of several devices.
     """
-    checkpoint = readers.read(path)
-    tensors = readers.state_dict(checkpoint, ema=ema)
+    checkpoint = readers.read(path, askew=askew)
+    tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
     for layout in LAYOUTS:
         try:
             bare = layout.bare(tensors)
@@ -168,15 +172,6 @@ def write_checked(conversion: Conversion, path: Path) -> None:
     Raises:
         OutputError: the file read back differently.
     """
-    tensors = conversion.renaming.tensors
-    safetensors_file.write(path, tensors, conversion.metadata)
-    written = readers.state_dict(readers.read(path))
-    if written.keys() != tensors.keys() or not all(_identical(written[name], tensors[name]) for name in tensors):
+    different = safetensors_file.write_verified(path, conversion.renaming.tensors, conversion.metadata)
+    if different is not None:
         raise OutputError(f"{path} read back differently from what was written: check the disk")
-
-
-def _identical(one: Tensor, other: Tensor) -> bool:
-    """Bit for bit, so that NaN equals itself."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))
