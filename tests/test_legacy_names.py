@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_files import save_legacy, save_pickle, save_python2
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.video.resnet import (
+    BasicBlock,
+    BasicStem,
+    Bottleneck,
+    Conv2Plus1D,
+    Conv3DSimple,
+    R2Plus1dStem,
+    VideoResNet,
+)
 
 import videozoo
 from videozoo.checkpoints.keymap import foreign_names, rename
@@ -401,3 +410,50 @@ def test_a_converted_trunk_is_still_a_trunk(tmp_path: Path) -> None:
     assert_same(videozoo.create_model("tsn_r50", checkpoint_path=report.output, num_classes=5), expected)
     with pytest.raises(CheckpointMismatch, match="has no classifier"):
         videozoo.create_model("tsn_r50", checkpoint_path=report.output)
+
+
+# Against torchvision, on whose networks VMZ's PyTorch code is built
+
+
+class MiddleAnew(Conv2Plus1D):
+    """Torchvision's factored convolution with VMZ's width."""
+
+    def __init__(self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1) -> None:
+        super().__init__(in_planes, out_planes, 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes), stride)
+
+
+class Pooled(R2Plus1dStem):
+    def __init__(self) -> None:
+        super().__init__()
+        self.append(nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+
+
+TORCHVISION = {
+    "r2plus1d_18": (BasicBlock, MiddleAnew, [2, 2, 2, 2], R2Plus1dStem, 5),
+    "r2plus1d_152": (Bottleneck, MiddleAnew, [3, 8, 36, 3], R2Plus1dStem, 8),
+    "r2plus1d_152 with pool1": (Bottleneck, MiddleAnew, [3, 8, 36, 3], Pooled, 8),
+    "r3d_18": (BasicBlock, Conv3DSimple, [2, 2, 2, 2], BasicStem, 7),
+}
+
+
+@pytest.mark.parametrize("case", TORCHVISION)
+def test_networks_answer_as_torchvisions(case: str) -> None:
+    name, _, pool1 = case.partition(" with ")
+    block, conv, depths, stem, num_frames = TORCHVISION[case]
+    random = torch.Generator().manual_seed(1)
+    theirs = VideoResNet(block, [conv] * 4, depths, stem, num_classes=6).eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.eps = 1e-3
+            for tensor in (module.running_mean, module.bias):
+                tensor.data.normal_(0, 0.2, generator=random)
+            for tensor in (module.running_var, module.weight):
+                tensor.data.uniform_(0.5, 1.0, generator=random)
+    ours = on_meta(name, num_classes=6, **({"pool1": True} if pool1 else {})).eval()
+    table = LAYOUT["vmz_torch"].tables["r2plus1d"]
+    ours.load_state_dict(rename(table, theirs.state_dict(), ours.state_dict(), {}).tensors, assign=True)
+    x = torch.randn(1, 3, num_frames, 40, 48, generator=random)
+    with torch.inference_mode():
+        expected, found = theirs(x), ours(x)
+    assert expected.isfinite().all()
+    assert (found - expected).abs().max() < 1e-4 * expected.std()
