@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch.overrides import TorchFunctionMode
 
+_DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+
 
 @contextmanager
 def blank_networks() -> Iterator[None]:
-    """Networks that are built meanwhile lie on the meta device, and no initialiser of ``torch.nn.init`` runs.
+    """Networks that are built meanwhile lie on the meta device, and no initialiser runs.
 
     To draw no normal numbers for meta tensors, torch would import a compiler: a second and 150 MB.
     """
@@ -27,6 +29,7 @@ class _WithoutInitialisers(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        if getattr(func, "__module__", None) == "torch.nn.init" and args:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in _DRAWS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
