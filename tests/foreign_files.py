@@ -46,6 +46,11 @@ def array_tensors() -> dict[str, Tensor]:
     }
 
 
+def paddle_tensors() -> dict[str, Tensor]:
+    """The same and one in half precision, of which PaddlePaddle stores the bits."""
+    return {**array_tensors(), "brain": torch.randn(3, 2, generator=torch.Generator().manual_seed(6)).bfloat16()}
+
+
 class Foreign:
     """A class of another framework, whose instances lie about in training checkpoints."""
 
@@ -77,9 +82,13 @@ def save_legacy(path: Path, content: object) -> None:
 
 
 def save_pickle(path: Path, tensors: Mapping[str, Tensor], protocol: int) -> None:
-    """A dict of numpy arrays, as PaddlePaddle writes it."""
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    table = {name: f"param_{position}" for position, name in enumerate(arrays)}
+    """A dict of numpy arrays, as PaddlePaddle writes it: its table lists its own tensors, and not integers it lacks."""
+    arrays = {
+        name: (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in tensors.items()
+    }
+    listed = [name for name, tensor in tensors.items() if tensor.dtype != torch.uint16]
+    table = {name: f"param_{position}" for position, name in enumerate(listed)}
     path.write_bytes(pickle.dumps({**arrays, "StructuredToParameterName@@": table}, protocol))
 
 
@@ -126,7 +135,7 @@ _form("zip_training", lambda path, held: save_zip(path, training_checkpoint(held
 _form("legacy_training", lambda path, held: save_legacy(path, training_checkpoint(held)), model_tensors)
 _form("python2", save_python2, array_tensors)
 for _protocol in range(6):
-    _form(f"arrays_{_protocol}", lambda path, held, p=_protocol: save_pickle(path, held, p), array_tensors)  # type: ignore[misc]
+    _form(f"arrays_{_protocol}", lambda path, held, p=_protocol: save_pickle(path, held, p), paddle_tensors)  # type: ignore[misc]
 
 
 def same_bits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:

@@ -445,8 +445,8 @@ def test_what_reads_back_differently_is_not_kept(
 ) -> None:
     from videozoo import conversion
 
-    def damaging(path: Path, tensors: State, metadata: dict[str, str]) -> None:
-        write(path, tensors, metadata)
+    def damaging(path: Path, tensors: State, metadata: dict[str, str], *, sparing: bool) -> None:
+        write(path, tensors, metadata, sparing=sparing)
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)

@@ -25,6 +25,7 @@ from videozoo.errors import CheckpointMismatch, InvalidArgument, UnknownLayout, 
 from videozoo.layers.frames import ShiftedConv, temporal_shift
 from videozoo.layers.video_model import VideoModel
 from videozoo.models.csn import CSN, InteractionPreservedBlock, InteractionReducedBlock
+from videozoo.models.r2plus1d import Bottleneck, R2Plus1D, SimpleBlock
 from videozoo.models.slowonly import SlowOnly
 from videozoo.models.tpn import TPN
 from videozoo.models.tsm import TSM
@@ -55,6 +56,9 @@ def small_tpn(trunk: SlowOnly | TSM, **options: object) -> TPN:
 TINY: dict[str, Callable[..., VideoModel]] = {
     "ircsn": lambda **o: CSN(InteractionReducedBlock, (1, 1, 1, 1), width=8, num_classes=5, **o),
     "ipcsn": lambda **o: CSN(InteractionPreservedBlock, (1, 1, 1, 1), width=8, num_classes=5, **o),
+    "r2plus1d": lambda **o: R2Plus1D(SimpleBlock, (1, 1, 1, 1), width=8, num_classes=5, **o),
+    "r2plus1d_deep": lambda **o: R2Plus1D(Bottleneck, (1, 1, 1, 1), width=8, num_classes=5, **o),
+    "r3d": lambda **o: R2Plus1D(SimpleBlock, (1, 1, 1, 1), factored=False, width=8, num_classes=5, **o),
     "slowonly": lambda **o: SlowOnly((1, 1, 1, 1), width=8, num_classes=5, **o),
     "tsn": lambda **o: TSN(small_resnet(), num_classes=5, **o),
     "tsm": lambda **o: TSM(small_resnet(), num_classes=5, **o),
@@ -137,7 +141,7 @@ def test_number_of_parameters(name: str) -> None:
 def test_layers_follow_the_released_weights(name: str) -> None:
     network = on_meta(name, **({"aux_head": True} if is_tpn(name) else {}))
     norms = {module.eps for module in network.modules() if isinstance(module, _BatchNorm)}
-    assert norms == {1e-3 if registry.architecture(name).family == "csn" else 1e-5}
+    assert norms == {1e-3 if registry.architecture(name).family in ("csn", "r2plus1d") else 1e-5}
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
     assert all(convolution.bias is None for convolution in convolutions)
     assert list(network.state_dict())[-2:] == ["fc.weight", "fc.bias"]
@@ -157,7 +161,7 @@ def test_defaults(name: str) -> None:
     network = on_meta(name)
     spec = registry.architecture(name)
     assert network.num_classes == manifest.load().datasets[spec.dataset].num_classes
-    assert network.drop_rate == (0.4 if spec.family == "tsn" else 0.5)
+    assert network.drop_rate == {"tsn": 0.4, "r2plus1d": 0.0}.get(spec.family, 0.5)
     view = spec.protocol.center
     assert network.pretrained_cfg["architecture"] == name
     assert network.pretrained_cfg["input_size"] == (3, view.num_frames, view.crop_size, view.crop_size)
@@ -546,6 +550,7 @@ def test_auxiliary_logits_without_the_head() -> None:
     [
         ("ircsn_r5O", {}, UnknownModel, "ircsn_r50"),
         ("tpn_slowonly", {}, UnknownModel, "tpn_slowonly_r50"),
+        ("ircsn_r50", {"pool1": True}, InvalidArgument, "ircsn_r50 has no argument pool1"),
         ("ircsn_r50", {"num_segments": 8}, InvalidArgument, "ircsn_r50 has no argument num_segments"),
         ("tsn_r50", {"aux_head": False, "num_segments": 8}, InvalidArgument, "no argument aux_head, num_segments"),
         ("tpn_tsm_r50", {"backbone": "resnet18"}, InvalidArgument, "no argument backbone"),

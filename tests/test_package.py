@@ -32,7 +32,7 @@ LAYERS = {
     "manifest": 1, "files": 1,
     "registry": 2, "download": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
-    "conversion": 4,
+    "conversion": 4, "isolation": 1,
     "pretrained": 5,
     "models": 6,
     "predict": 7, "convert": 7,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 import pickle
 import sys
 import tarfile
@@ -22,12 +23,12 @@ from foreign_files import (
     model_tensors,
     same_bits,
     save_legacy,
-    save_pickle,
     save_zip,
     training_checkpoint,
 )
 
-from videozoo.checkpoints import paddle, safetensors_file
+from videozoo.checkpoints import safetensors_file
+from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.checkpoints.readers import Opaque, read, state_dict
 from videozoo.errors import InvalidArgument, UnreadableCheckpoint
 
@@ -144,12 +145,61 @@ def test_paddle_forms(tmp_path: Path) -> None:
         state_dict(read(tmp_path / "a.pdparams"))
 
 
-def test_paddle_bfloat16_when_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("told", [None, "bfloat16", "uint16"])
+def test_paddle_bfloat16_is_listed_or_told(told: SixteenBit | None, listed: bool, nested: bool, tmp_path: Path) -> None:
     expected = torch.randn(3, 2).bfloat16()
-    save_pickle(tmp_path / "a.pdparams", {"w": expected.view(torch.uint16)}, 4)
-    content = read(tmp_path / "a.pdparams").content
-    assert isinstance(content, dict)
-    assert torch.equal(paddle.plain(content, bfloat16=True)["w"], expected)  # type: ignore[arg-type]
+    table = {"StructuredToParameterName@@": {"w": "eager_tmp_0"}} if listed else {}
+    content = {"w": expected.view(torch.uint16).numpy(), **table}
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"state_dict": content} if nested else content, 4))
+    found = state_dict(read(tmp_path / "a.pdparams"), sixteen_bit=told)["w"]
+    is_bfloat16 = listed if told is None else told == "bfloat16"
+    assert found.dtype == (torch.bfloat16 if is_bfloat16 else torch.uint16)
+    assert bits(found) == bits(expected)
+
+
+@pytest.mark.parametrize("save", [save_zip, save_legacy])
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"])
+def test_dtypes_without_a_storage_type(dtype: str, save: Callable[[Path, object], None], tmp_path: Path) -> None:
+    base = torch.arange(1, 25).view(4, 6).to(getattr(torch, dtype))
+    expected = {"whole": base, "part": base[1:3, 2:], "one": base[3, 5]}
+    save(tmp_path / "a.pth", expected)
+    found = state_dict(read(tmp_path / "a.pth"))
+    assert same_bits(found, expected)
+    safetensors_file.write(tmp_path / "a.safetensors", found, {})
+    assert same_bits(dict(sorted(state_dict(read(tmp_path / "a.safetensors")).items())), dict(sorted(expected.items())))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_askew_tensors_have_the_same_bits(form: str, tmp_path: Path) -> None:
+    expected = FORMS[form](tmp_path / "a")
+    assert same_bits(state_dict(read(tmp_path / "a", askew=True)), expected)
+
+
+def test_verified_writing_notices_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"a": torch.arange(5.0), "b": torch.tensor([float("nan")])}
+    assert safetensors_file.write_verified(tmp_path / "good", tensors, {}) is None
+    written = safetensors_file.write
+
+    def damaging(target: Path, *arguments: object, **options: object) -> None:
+        written(target, *arguments, **options)  # type: ignore[arg-type]
+        data = bytearray(target.read_bytes())
+        data[-1] ^= 1
+        target.write_bytes(data)
+
+    monkeypatch.setattr(safetensors_file, "write", damaging)
+    assert safetensors_file.write_verified(tmp_path / "bad", tensors, {}) == "b"
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="no such call here")
+def test_writing_sparingly_keeps_the_values_of_the_source(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3_000_000), "b": torch.randn(7)}
+    save_zip(tmp_path / "a.pth", tensors)
+    held = state_dict(read(tmp_path / "a.pth"))
+    for _ in range(2):
+        assert safetensors_file.write_verified(tmp_path / "a.safetensors", held, {}) is None
+    assert same_bits(held, tensors)
 
 
 def _tar() -> bytes:

@@ -12,10 +12,16 @@ from videozoo.errors import InvalidArgument, UnknownModel, UnknownWeights
 from videozoo.manifest import load
 
 MODELS = [
+    "ipcsn_r101",
     "ipcsn_r152",
     "ipcsn_r50",
+    "ircsn_r101",
     "ircsn_r152",
     "ircsn_r50",
+    "r2plus1d_152",
+    "r2plus1d_18",
+    "r2plus1d_34",
+    "r3d_18",
     "slowonly_r50",
     "tpn_slowonly_r50",
     "tpn_tsm_r50",
@@ -29,7 +35,7 @@ TEST_MODELS = ["test_ircsn", "test_tpn", "test_tsn"]
     ("pattern", "names"),
     [
         ("*", MODELS),
-        ("ircsn*", ["ircsn_r152", "ircsn_r50"]),
+        ("ircsn*", ["ircsn_r101", "ircsn_r152", "ircsn_r50"]),
         ("i[rp]csn_r50", ["ipcsn_r50", "ircsn_r50"]),
         ("ts?_r50", ["tsm_r50", "tsn_r50"]),
         ("TSN*", []),
@@ -49,7 +55,7 @@ def test_list_models_without_a_filter_hides_the_test_models() -> None:
 
 
 def test_list_models_with_weights() -> None:
-    without_weights = {"ipcsn_r50", "slowonly_r50", "tsm_r50"}
+    without_weights = {"ipcsn_r50", "ipcsn_r101", "ircsn_r101", "r2plus1d_18", "r3d_18", "slowonly_r50", "tsm_r50"}
     assert registry.list_models(pretrained=True) == [name for name in MODELS if name not in without_weights]
 
 
@@ -84,7 +90,8 @@ def test_a_name_like_no_other_is_still_answered_with_the_command() -> None:
     ("pattern", "names"),
     [
         ("tpn*", ["tpn_slowonly_r50.imagenet_k400", "tpn_slowonly_r50.k400", "tpn_tsm_r50.tsm_sthv1"]),
-        ("*.sports1m*", ["ipcsn_r152.sports1m_k400", "ircsn_r152.sports1m_k400"]),
+        ("*.sports1m_k400", ["ipcsn_r152.sports1m_k400", "ircsn_r152.sports1m_k400", "r2plus1d_152.sports1m_k400"]),
+        ("r2plus1d_34.*raw", ["r2plus1d_34.ig65m_raw"]),
         ("test_*", ["test_ircsn.motion8", "test_tpn.motion8", "test_tsn.motion8"]),
         ("*motion8", []),
     ],
@@ -95,7 +102,7 @@ def test_list_weights(pattern: str, names: list[str]) -> None:
 
 def test_list_weights_without_a_filter() -> None:
     assert registry.list_weights() == sorted(e.name for e in load().entries if not e.architecture.startswith("test_"))
-    assert len(registry.list_weights()) == 17
+    assert len(registry.list_weights()) == 60
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in load().entries])
@@ -109,6 +116,8 @@ def test_weights_are_had_by_their_name(name: str) -> None:
         ("tpn_slowonly_r50", "tpn_slowonly_r50.imagenet_k400"),
         ("tsn_r50", "tsn_r50.imagenet_k400_8seg"),
         ("ircsn_r152", "ircsn_r152.ig65m_k400"),
+        ("r2plus1d_34", "r2plus1d_34.ig65m_k400"),
+        ("r2plus1d_34_8_kinetics", "r2plus1d_34.ig65m_k400_clip8"),
         ("tpn_slowonly_r50_8x8x1_150e_kinetics_rgb", "tpn_slowonly_r50.k400"),
         ("tpn_slowonly_r50_8x8x1_150e_kinetics_rgb.py", "tpn_slowonly_r50.k400"),
         ("ircsn_ig65m_pretrained_r152_32x2x1_58e_kinetics400_rgb.py", "ircsn_r152.ig65m_k400_bn"),
@@ -151,6 +160,17 @@ def test_unknown_weights_are_answered_with_what_there_is(name: str, words: list[
         ("ircsn_r152", "k400", "k400"),
         ("ircsn_r152", "ig65m_k400_vmz", "ig65m_k400_vmz"),
         ("ircsn_r152", "ircsn_r152.ig65m_k400_bn", "ig65m_k400_bn"),
+        ("ircsn_r50", "ig65m", "ig65m_k400"),
+        ("ipcsn_r152", "ig65m", "ig65m_k400"),
+        ("ipcsn_r152", "sports1m", "sports1m_k400"),
+        ("ircsn_r152", "ig65m_raw", "ig65m_raw"),
+        ("ircsn_r152", "sports1m_raw_pt", "sports1m_raw_pt"),
+        ("r2plus1d_34", True, "ig65m_k400"),
+        ("r2plus1d_34", "ig65m", "ig65m_k400"),
+        ("r2plus1d_34", "r2plus1d_34.ig65m_raw_clip8", "ig65m_raw_clip8"),
+        ("r2plus1d_152", True, "ig65m_k400"),
+        ("r2plus1d_152", "sports1m", "sports1m_k400"),
+        ("r2plus1d_152", "k400", "k400"),
         ("tpn_tsm_r50", "tsm", "tsm_sthv1"),
         ("tsn_r50", "imagenet", "imagenet_k400_8seg"),
         ("tsn_r50", "imagenet_k400_eval3", "imagenet_k400_eval3"),
@@ -159,6 +179,15 @@ def test_unknown_weights_are_answered_with_what_there_is(name: str, words: list[
 )
 def test_resolve_weights(architecture: str, pretrained: bool | str, tag: str) -> None:
     assert registry.resolve_weights(architecture, pretrained).name == f"{architecture}.{tag}"
+
+
+def test_weights_that_were_only_pretrained_are_meant_by_their_tag_alone() -> None:
+    raw = [row for row in load().entries if row.is_raw]
+    assert raw
+    for row in raw:
+        found = [registry.resolve_weights(row.architecture, name) for name in (True, row.tag.partition("_raw")[0])]
+        assert not any(entry.is_raw for entry in found)
+        assert registry.resolve_weights(row.architecture, row.tag) == row
 
 
 @pytest.mark.parametrize(

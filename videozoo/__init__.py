@@ -2,7 +2,7 @@
 
 >>> import videozoo
 >>> videozoo.list_models("*csn*")
-['ipcsn_r152', 'ipcsn_r50', 'ircsn_r152', 'ircsn_r50']
+['ipcsn_r101', 'ipcsn_r152', 'ipcsn_r50', 'ircsn_r101', 'ircsn_r152', 'ircsn_r50']
 
 Names load what they need when they are first used, so ``import videozoo`` imports neither torch nor timm.
 """
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from videozoo.errors import VideoZooError
     from videozoo.manifest import Entry
     from videozoo.models import create_model
-    from videozoo.models.csn import ipcsn_r50, ipcsn_r152, ircsn_r50, ircsn_r152, test_ircsn
+    from videozoo.models.csn import (
+        ipcsn_r50,
+        ipcsn_r101,
+        ipcsn_r152,
+        ircsn_r50,
+        ircsn_r101,
+        ircsn_r152,
+        test_ircsn,
+    )
+    from videozoo.models.r2plus1d import r2plus1d_18, r2plus1d_34, r2plus1d_152, r3d_18
     from videozoo.models.slowonly import slowonly_r50
     from videozoo.models.tpn import test_tpn, tpn_slowonly_r50, tpn_tsm_r50
     from videozoo.models.tsm import tsm_r50
@@ -37,14 +46,20 @@ _HOME = {
     "create_model": "models",
     "create_transform": "predict",
     "get_weights": "registry",
+    "ipcsn_r101": "models.csn",
     "ipcsn_r152": "models.csn",
     "ipcsn_r50": "models.csn",
+    "ircsn_r101": "models.csn",
     "ircsn_r152": "models.csn",
     "ircsn_r50": "models.csn",
     "is_model": "registry",
     "list_models": "registry",
     "list_weights": "registry",
     "load_recognizer": "predict",
+    "r2plus1d_152": "models.r2plus1d",
+    "r2plus1d_18": "models.r2plus1d",
+    "r2plus1d_34": "models.r2plus1d",
+    "r3d_18": "models.r2plus1d",
     "slowonly_r50": "models.slowonly",
     "test_ircsn": "models.csn",
     "test_tpn": "models.tpn",
@@ -67,13 +82,19 @@ __all__ = [
     "create_transform",
     "get_weights",
     "ipcsn_r50",
+    "ipcsn_r101",
     "ipcsn_r152",
     "ircsn_r50",
+    "ircsn_r101",
     "ircsn_r152",
     "is_model",
     "list_models",
     "list_weights",
     "load_recognizer",
+    "r2plus1d_18",
+    "r2plus1d_34",
+    "r2plus1d_152",
+    "r3d_18",
     "slowonly_r50",
     "test_ircsn",
     "test_tpn",

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from videozoo import registry
 from videozoo.checkpoints import readers, safetensors_file
 from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2
+from videozoo.checkpoints.paddle import SixteenBit
+from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
+from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
 from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
 from videozoo.files import place, sha256_file
 from videozoo.layers.video_model import VideoModel
@@ -24,17 +25,17 @@ CONVERTER = "videozoo 1"
 
 NATIVE = Layout(
     name="videozoo",
-    first_convs=[f"{prefix}conv1.weight" for prefix in TRUNK_PREFIXES],
+    first_convs=["conv1.spatial.weight", *(f"{prefix}conv1.weight" for prefix in TRUNK_PREFIXES)],
     classifier="fc.weight",
     tables={},
 )
 """Files that were converted before, or saved from our networks: the names are ours."""
-LAYOUTS: Sequence[Layout] = (MMACTION2, NATIVE)
+LAYOUTS: Sequence[Layout] = (MMACTION2, VMZ_CAFFE2, VMZ_TORCH, PADDLEVIDEO, PADDLE_IMAGENET, NATIVE)
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """An opened file: its tensors under the names that it uses, and what is known about it."""
+    """An opened file: its tensors under the names that it uses, without scopes, and what is known about it."""
 
     path: Path
     format: str
@@ -44,9 +45,8 @@ class WeightFile:
 
     @property
     def num_classes(self) -> int | None:
-        """Rows of the last layer; None where the file has no last layer."""
-        weight = self.tensors.get(self.layout.classifier)
-        return None if weight is None or weight.ndim == 0 else weight.shape[0]
+        """Classes of the last layer, 0 for a file that is a trunk alone; None where the last layer is no matrix."""
+        return self.layout.num_classes(self.tensors)
 
     @property
     def in_chans(self) -> int | None:
@@ -58,6 +58,10 @@ class WeightFile:
     def architecture(self) -> str | None:
         """The architecture that a converted file says it holds."""
         return self.metadata.get("videozoo.architecture")
+
+    def may_hold(self, architecture: str) -> bool:
+        """Whether the layout has names for such a network."""
+        return self.layout is NATIVE or registry.architecture(architecture).family in self.layout.tables
 
 
 @dataclass(frozen=True)
@@ -87,22 +91,31 @@ class Conversion:
         }
 
 
-def open_weights(path: Path, *, ema: bool = False) -> WeightFile:
+def open_weights(
+    path: Path, *, ema: bool = False, sixteen_bit: SixteenBit | None = None, askew: bool = False
+) -> WeightFile:
     """Read a weight file of any known format and tell its layout from its names. Nothing in the file is run.
 
     Args:
         path: the file; its extension does not matter.
         ema: take the averaged copy of the weights that a training checkpoint may hold.
+        sixteen_bit: what unsigned 16-bit integers of a Paddle file are; None tells from its name table.
+        askew: see `readers.read`.
 
     Raises:
         UnreadableCheckpoint: not a checkpoint, damaged, or unsafe.
         UnknownLayout: no known layout names its tensors so.
+        CheckpointMismatch: it holds the tensors of several devices.
     """
-    checkpoint = readers.read(path)
-    tensors = readers.state_dict(checkpoint, ema=ema)
+    checkpoint = readers.read(path, askew=askew)
+    tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
     for layout in LAYOUTS:
-        if any(name in tensors for name in layout.first_convs):
-            return WeightFile(path, checkpoint.format, layout, tensors, checkpoint.metadata)
+        try:
+            bare = layout.bare(tensors)
+        except CheckpointMismatch as error:
+            raise CheckpointMismatch(f"{path}: {error}") from None
+        if bare is not None:
+            return WeightFile(path, checkpoint.format, layout, bare, checkpoint.metadata)
     first = ", ".join(list(tensors)[:3])
     known = " or ".join(layout.name for layout in LAYOUTS)
     raise UnknownLayout(f"{path}: {len(tensors)} tensors, {first} ..., are not named as in {known}")
@@ -117,11 +130,11 @@ def fit(source: WeightFile, network: VideoModel, architecture: str) -> Renaming:
     if source.architecture not in (None, architecture):
         raise CheckpointMismatch(f"{source.path} holds {source.architecture}, not {architecture}")
     family = registry.architecture(architecture).family
-    table = Table(renames=()) if source.layout is NATIVE else source.layout.tables.get(family)
-    if table is None:
+    if not source.may_hold(architecture):
         raise CheckpointMismatch(
             f"{source.path}: {source.layout.name} has no {family} networks, such as {architecture}"
         )
+    table = Table(renames=()) if source.layout is NATIVE else source.layout.tables[family]
     try:
         return rename(table, source.tensors, network.state_dict(), network.tensors_on_request())
     except CheckpointMismatch as error:
@@ -159,15 +172,6 @@ def write_checked(conversion: Conversion, path: Path) -> None:
     Raises:
         OutputError: the file read back differently.
     """
-    tensors = conversion.renaming.tensors
-    safetensors_file.write(path, tensors, conversion.metadata)
-    written = load_file(path)  # the reference reader, not ours
-    if written.keys() != tensors.keys() or not all(_identical(written[name], tensors[name]) for name in tensors):
+    different = safetensors_file.write_verified(path, conversion.renaming.tensors, conversion.metadata)
+    if different is not None:
         raise OutputError(f"{path} read back differently from what was written: check the disk")
-
-
-def _identical(one: Tensor, other: Tensor) -> bool:
-    """Bit for bit, so that NaN equals itself."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))

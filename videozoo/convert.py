@@ -1,19 +1,27 @@
-"""``videozoo-convert`` as a library call: a file of unknown make to safetensors under our names."""
+"""``videozoo-convert`` as a library call: a file of unknown make to safetensors under our names.
+
+Torch is imported by the functions that read, so that a process which leaves the reading to a child does without.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from videozoo import isolation, manifest, registry
+from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownLayout, UnreadableCheckpoint
+from videozoo.files import place, refuse_unfit, sha256_file
 
-from videozoo import manifest, registry
-from videozoo.conversion import Conversion, WeightFile, convert, fit, open_weights, write
-from videozoo.errors import CheckpointMismatch, UnknownLayout
-from videozoo.files import refuse_unfit, sha256_file
-from videozoo.layers.video_model import VideoModel
-from videozoo.models import create_model
-from videozoo.pretrained import StrPath
+if TYPE_CHECKING:
+    from videozoo.checkpoints.paddle import SixteenBit
+    from videozoo.conversion import Conversion, WeightFile
+    from videozoo.layers.video_model import VideoModel
+
+StrPath = str | PathLike[str]
+_HEAVY = ("torch", "videozoo.conversion", "videozoo.models")
 
 
 @dataclass(frozen=True)
@@ -39,13 +47,27 @@ class ConversionReport:
     """Tensors of ours that the source lacks and that were filled with zeros, and why."""
 
 
+@dataclass(frozen=True)
+class TensorReport:
+    """What `convert_tensors` found and did."""
+
+    source: Path
+    source_sha256: str
+    source_format: str
+    output: Path
+    output_sha256: str
+    num_tensors: int
+
+
 def convert_checkpoint(
     source: StrPath,
     output: StrPath | None = None,
     *,
     architecture: str | None = None,
     ema: bool = False,
+    sixteen_bit: SixteenBit | None = None,
     overwrite: bool = False,
+    isolated: bool = False,
 ) -> ConversionReport:
     """Convert a checkpoint to safetensors under our names; nothing in the file is run.
 
@@ -53,26 +75,138 @@ def convert_checkpoint(
         source: the file, of any extension.
         output: the new file; None puts it beside the source with the extension ``.safetensors``.
         architecture: None finds it from the tensors.
-        ema: take the averaged copy of the weights that a training checkpoint may hold.
+        ema: take the second set of weights that a training checkpoint may hold.
+        sixteen_bit: what unsigned 16-bit integers of a Paddle file are, ``bfloat16`` or ``uint16``; None tells from its
+            name table.
         overwrite: replace ``output`` if it exists.
+        isolated: read the file in a child process with limits, as the command line does; else in this process.
 
     Returns:
         What was found and written. The file was read back and compared before it got its name.
 
     Raises:
+        InvalidArgument: ``sixteen_bit`` is something else.
         UnknownModel: ``architecture`` is no architecture.
-        CheckpointError: the file is unreadable, of no known layout, or does not fit.
+        CheckpointError: the file is unreadable, of no known layout, or does not fit; or went over a limit.
         OutputError: ``output`` exists or cannot be written.
     """
+    if architecture is not None:
+        registry.architecture(architecture)  # an unknown one is refused before a process is started for it
+    arguments = {"architecture": architecture, "ema": ema, "sixteen_bit": _checked(sixteen_bit)}
+    target, found = _converted(_checkpoint, source, output, arguments, overwrite=overwrite, isolated=isolated)
+    return ConversionReport(source=Path(source), output=target, output_sha256=sha256_file(target), **found)  # type: ignore[arg-type]
+
+
+def convert_tensors(
+    source: StrPath,
+    output: StrPath | None = None,
+    *,
+    ema: bool = False,
+    sixteen_bit: SixteenBit | None = None,
+    overwrite: bool = False,
+    isolated: bool = False,
+) -> TensorReport:
+    """Write the tensors of a file as safetensors under the names that they have there, whatever network they are of.
+
+    Of a training checkpoint, these are the model's. A ``module.`` that all names begin with is left out.
+
+    Args:
+        source: see `convert_checkpoint`, as for all others.
+        output: see there.
+        ema: see there.
+        sixteen_bit: see there.
+        overwrite: see there.
+        isolated: see there.
+
+    Raises:
+        InvalidArgument: ``sixteen_bit`` is something else.
+        CheckpointError: the file is unreadable, holds no tensors, or such as safetensors lacks; or went over a limit.
+        OutputError: ``output`` exists or cannot be written.
+    """
+    arguments = {"ema": ema, "sixteen_bit": _checked(sixteen_bit)}
+    target, found = _converted(_tensors, source, output, arguments, overwrite=overwrite, isolated=isolated)
+    return TensorReport(source=Path(source), output=target, output_sha256=sha256_file(target), **found)  # type: ignore[arg-type]
+
+
+def _checked(sixteen_bit: SixteenBit | None) -> SixteenBit | None:
+    if sixteen_bit not in (None, "bfloat16", "uint16"):
+        raise InvalidArgument(f"sixteen_bit={sixteen_bit!r}: bfloat16, uint16 or None")
+    return sixteen_bit
+
+
+def _converted(
+    work: Callable[..., dict[str, object]],
+    source: StrPath,
+    output: StrPath | None,
+    arguments: Mapping[str, object],
+    *,
+    overwrite: bool,
+    isolated: bool,
+) -> tuple[Path, dict[str, object]]:
+    """Let ``work`` fill the output; return its path and what was found."""
     path = Path(source)
-    opened = open_weights(path, ema=ema)
     target = path.with_suffix(".safetensors") if output is None else Path(output)
+    if not path.exists():
+        raise UnreadableCheckpoint(f"{path}: cannot be read: there is no such file")
     refuse_unfit(target, overwrite=overwrite)  # before the work, not after it
+    found: dict[str, object] = {}
+
+    def write(temporary: Path) -> None:
+        every = {"source": str(path), "temporary": str(temporary), **arguments}
+        if isolated:
+            found.update(_from_child(isolation.call(work, path, every, imports=_HEAVY), temporary, path))
+        else:
+            found.update(work(**every))
+
+    place(target, write, overwrite=overwrite)
+    return target, found
+
+
+def _from_child(result: object, temporary: Path, source: Path) -> dict[str, object]:
+    """What the child says that it found, if the file that it wrote is one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(temporary, framework="np") as file:
+            names = list(file.keys())
+    except SafetensorError:
+        names = []
+    if not isinstance(result, dict) or not names or len(names) != result.get("num_tensors"):
+        raise UnreadableCheckpoint(f"{source}: the process that read it wrote something else than its tensors")
+    return result
+
+
+def _checkpoint(
+    source: str, temporary: str, architecture: str | None, ema: bool, sixteen_bit: SixteenBit | None
+) -> dict[str, object]:
+    """`convert_checkpoint` without the care for the output's name; in JSON values, as it may run in a child."""
+    from videozoo.conversion import convert, open_weights, write_checked
+
+    opened = open_weights(Path(source), ema=ema, sixteen_bit=sixteen_bit, askew=True)
     if architecture is None:
         architecture = identify(opened)
     conversion = convert(opened, _network(architecture, opened), architecture)
-    write(conversion, target, overwrite=overwrite)
-    return _report(conversion, target)
+    write_checked(conversion, Path(temporary))
+    return _found(conversion)
+
+
+def _tensors(source: str, temporary: str, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, object]:
+    """`convert_tensors` likewise."""
+    from videozoo.checkpoints import readers, safetensors_file
+    from videozoo.conversion import CONVERTER
+
+    path = Path(source)
+    checkpoint = readers.read(path, askew=True)
+    tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
+    digest = sha256_file(path)
+    metadata = {"videozoo.source": path.name, "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
+    try:
+        different = safetensors_file.write_verified(temporary, tensors, metadata)
+    except InvalidArgument as error:
+        raise UnreadableCheckpoint(f"{path}: {error}") from None
+    if different is not None:
+        raise OutputError(f"{temporary} read back differently from what was written: check the disk")
+    return {"source_sha256": digest, "source_format": checkpoint.format, "num_tensors": len(tensors)}
 
 
 def identify(source: WeightFile) -> str:
@@ -81,11 +215,13 @@ def identify(source: WeightFile) -> str:
     Raises:
         UnknownLayout: none fits, with the nearest candidates and what keeps them from fitting; or several do.
     """
+    from videozoo.conversion import fit
+
     if source.architecture is not None:
         return source.architecture
     fitting: list[str] = []
     reasons: dict[str, str] = {}
-    for name in [*registry.list_models(), *registry.list_models("test_*")]:
+    for name in filter(source.may_hold, [*registry.list_models(), *registry.list_models("test_*")]):
         try:
             fit(source, _network(name, source), name)
         except CheckpointMismatch as error:
@@ -109,27 +245,28 @@ def _misfits(reason: str) -> int:
 
 
 def _network(architecture: str, source: WeightFile) -> VideoModel:
+    from videozoo.layers.blank import blank_networks
+    from videozoo.models import create_model
+
     spec = registry.architecture(architecture)
     classes = manifest.load().datasets[spec.dataset].num_classes if source.num_classes is None else source.num_classes
-    with torch.device("meta"):
+    with blank_networks():
         return create_model(architecture, num_classes=classes)
 
 
-def _report(conversion: Conversion, output: Path) -> ConversionReport:
+def _found(conversion: Conversion) -> dict[str, object]:
+    """The report but for the paths, in JSON values."""
     source, entry = conversion.source, conversion.entry
     file = None if entry is None else entry.file
-    return ConversionReport(
-        source=source.path,
-        source_sha256=conversion.sha256,
-        source_format=source.format,
-        source_layout=source.layout.name,
-        architecture=conversion.architecture,
-        num_classes=conversion.num_classes,
-        weights=None if entry is None else entry.name,
-        digest_is_prefix=file is not None and file.sha256 is None,
-        output=output,
-        output_sha256=sha256_file(output),
-        num_tensors=len(conversion.renaming.tensors),
-        ignored=conversion.renaming.ignored,
-        filled=conversion.renaming.filled,
-    )
+    return {
+        "source_sha256": conversion.sha256,
+        "source_format": source.format,
+        "source_layout": source.layout.name,
+        "architecture": conversion.architecture,
+        "num_classes": conversion.num_classes,
+        "weights": None if entry is None else entry.name,
+        "digest_is_prefix": file is not None and file.sha256 is None,
+        "num_tensors": len(conversion.renaming.tensors),
+        "ignored": conversion.renaming.ignored,
+        "filled": conversion.renaming.filled,
+    }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 Sampling = Literal["clips", "segments", "paddlevideo_segments"]
 Crop = Literal["center", "three", "ten"]
@@ -164,9 +165,12 @@ class Entry:
     default: bool
     """Whether ``pretrained=True`` means this row."""
     pretraining: str | None
-    """Data set, or network, that the training started from; None for training from scratch."""
+    """Data set, or network, that the training started from; None for training from scratch, and so for every row that
+    was only pretrained."""
     dataset: str
+    """Data set that the weights were trained on."""
     num_classes: int
+    """As many as ``dataset`` has; 0 for a trunk without a classifier."""
     file: File | None
     """None where the page announces a file that was never published."""
     protocol: Protocol
@@ -179,6 +183,11 @@ class Entry:
     def name(self) -> str:
         """``architecture.tag``, the name of the weights."""
         return f"{self.architecture}.{self.tag}"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the weights were only pretrained, tag ``<dataset>_raw``: a start for training, not a recogniser."""
+        return _RAW in self.tag.split("_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +202,7 @@ class Manifest:
 
 
 _NAME = "weights_manifest.json"
+_RAW = "raw"
 
 
 def path() -> Path:
@@ -295,10 +305,14 @@ def _entry_faults(entry: Entry, manifest: Manifest) -> Iterator[str]:
     dataset = manifest.datasets.get(entry.dataset)
     if dataset is None:
         yield f"unknown dataset {entry.dataset!r}"
-    elif dataset.num_classes != entry.num_classes:
+    elif entry.num_classes not in (dataset.num_classes, 0):
         yield f"{entry.num_classes} classes, but {entry.dataset} has {dataset.num_classes}"
     if entry.pretraining is not None and not entry.tag.startswith(f"{entry.pretraining}_"):
         yield f"the tag does not start with its pretraining {entry.pretraining!r}"
+    if entry.is_raw and (entry.pretraining is not None or entry.default):
+        yield "weights that were only pretrained are found by their tag alone: no pretraining, and not the default"
+    if entry.num_classes == 0 and not entry.is_raw:
+        yield "0 classes, but only weights that were only pretrained may lack a classifier"
     if entry.file is not None:
         yield from _file_faults(entry.file)
     yield from _protocol_faults(entry.protocol)
@@ -310,7 +324,7 @@ def _file_faults(file: File) -> Iterator[str]:
     if file.sha256 is not None and not file.sha256.startswith(file.sha256_prefix or ""):
         yield f"the digest {file.sha256} does not start with {file.sha256_prefix}"
     for url in file.urls:
-        if url.rpartition("/")[2] != file.name:
+        if unquote(urlsplit(url).path).rpartition("/")[2] != file.name:
             yield f"{url} does not end in the file name {file.name}"
 
 

@@ -73,14 +73,10 @@ def pretrained_model(
         return network
     network = _load(source, spec, make, in_chans)
     found, expected = network.num_classes, _classes(spec, entry)
-    if num_classes is None and found not in (0, expected):
-        raise CheckpointMismatch(
-            f"{source.path} has {found} classes, {spec.name} has {expected}: pass num_classes={found} "
-            "(--num-classes) to take the file's classifier, or another number for a new one"
-        )
+    if num_classes is None and found != expected:
+        raise CheckpointMismatch(f"{source.path} {_about_choice(spec.name, found, expected)}")
     if num_classes not in (None, found):
-        news = f"replaced by a new, untrained one for {num_classes}" if num_classes else "taken away"
-        _log.warning("%s: its classifier for %d classes was %s", source.path.name, found, news)
+        _log.warning("%s: %s", source.path.name, _about_classifier(found, num_classes))
         network.reset_classifier(num_classes)
     own = row_of(source, architecture)
     if entry is not None and own is not None and own != entry:
@@ -89,6 +85,25 @@ def pretrained_model(
         )
     network.pretrained_cfg = _pretrained_cfg(spec, entry or own, network)
     return network
+
+
+def _about_choice(architecture: str, found: int, expected: int) -> str:
+    if not found:
+        return (
+            f"has no classifier for {architecture}: pass num_classes={expected}, or another number, for a new, "
+            "untrained one, or 0 for none"
+        )
+    return (
+        f"has {found} classes, {architecture} has {expected}: pass num_classes={found} (--num-classes) to take the "
+        "file's classifier, or another number for a new one"
+    )
+
+
+def _about_classifier(found: int, wanted: int) -> str:
+    if not found:
+        return f"it has no classifier; a new, untrained one for {wanted} classes was put in place"
+    news = f"replaced by a new, untrained one for {wanted}" if wanted else "taken away"
+    return f"its classifier for {found} classes was {news}"
 
 
 def row_of(source: WeightFile, architecture: str) -> Entry | None:

@@ -100,7 +100,8 @@ def resolve_weights(architecture: str, pretrained: bool | str) -> Entry:
     Args:
         architecture: name of the network.
         pretrained: True for the default row; else a tag, a full name ``architecture.tag``, or what the training started
-            from, such as ``"ig65m"``: the first row with that pretraining.
+            from, such as ``"ig65m"``: the first row with that pretraining. Weights that were only pretrained started
+            from nothing, so that only their own tag, such as ``"ig65m_raw"``, means them.
 
     Raises:
         UnknownModel: no architecture has this name.

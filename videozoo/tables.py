@@ -21,13 +21,17 @@ _HEADER = (
     "top-5 %",
     "frames x stride",
     "views",
+    "classes",
     "pretraining",
     "sha256 starts with",
     "upstream config",
 )
 _FOOTNOTE = (
-    "Frames and views are those of the row's own test protocol. 152-layer files ported from VMZ carry VMZ's figures; "
-    "`videozoo info NAME` says which protocol gave a figure."
+    "Frames and views are those of the row's own test protocol. Files ported from VMZ carry VMZ's figures; "
+    "`videozoo info NAME` says which protocol gave a figure. Of several files of one training, the plain tag means the "
+    "one with a published digest, else VMZ's Caffe2 file; `_c2` is then VMZ's Caffe2 file, `_pt` its PyTorch file. "
+    "`<data>_raw` was only pretrained on that data, and only the full tag means it; `_trunk` has no classifier; "
+    "`_clip8` sees 8 frames instead of 32."
 )
 _CROPS = {"center": 1, "three": 3, "ten": 10}
 
@@ -94,6 +98,7 @@ def _row(entry: Entry) -> list[str]:
         _percent(entry.figures.top5_percent),
         f"{views.num_frames} x {views.frame_stride}" if views.sampling == "clips" else str(views.num_frames),
         views_in_words(views),
+        str(entry.num_classes),
         entry.source.pretrained or "none",
         "no file" if file is None else f"`{file.sha256_prefix}`" if file.sha256_prefix else "not known",
         f"`{entry.source.config}`" if entry.source.config else "",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from videozoo.checkpoints.inert import Budget, Known, Opaque, dict_key, quoted
 from videozoo.checkpoints.numpy_values import NumpyDtype, NumpyValues
-from videozoo.checkpoints.torch_values import STORAGES, StorageType, TorchValues
+from videozoo.checkpoints.torch_values import DTYPES, STORAGES, DtypeName, StorageType, TorchValues
 from videozoo.errors import UnreadableCheckpoint
 
 _LATIN1 = ("latin1", "latin-1", "iso-8859-1")
@@ -34,6 +34,7 @@ class ClosedList:
         builders = self._plain_builders() | numpy_builders
         if tensors is not None:
             builders["torch._utils", "_rebuild_tensor_v2"] = tensors.rebuild_tensor
+            builders["torch._utils", "_rebuild_tensor_v3"] = tensors.rebuild_tensor_of_dtype
             builders["torch._utils", "_rebuild_parameter"] = tensors.rebuild_parameter
         self._records: dict[tuple[str, str], Opaque] = {
             (module, name): Known(f"{module}.{name}", build) for (module, name), build in builders.items()
@@ -41,6 +42,8 @@ class ClosedList:
         if tensors is not None:
             for name, dtype in STORAGES.items():
                 self._records["torch", name] = StorageType(f"torch.{name}", dtype)
+            for name, dtype in DTYPES.items():
+                self._records["torch", name] = DtypeName(f"torch.{name}", dtype)
             self._records["torch.storage", "UntypedStorage"] = self._records["torch", "UntypedStorage"]
 
     def _plain_builders(self) -> dict[tuple[str, str], Callable[[tuple[object, ...]], object]]:

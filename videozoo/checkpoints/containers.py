@@ -56,7 +56,8 @@ def read_torch_zip(file: FileMap) -> object:
             found = "is missing" if member is None else f"has {member.end - member.start} bytes"
             raise UnreadableCheckpoint(f"storage {quoted(key)} of {tensors.sizes[key]} bytes {found}")
         member.check(file.data)
-        return file.storage(member.start, member.end, tensors.itemsizes[key])
+        file.release(member.start, member.end)
+        return file.storage(member.start, member.end, tensors.alignments[key])
 
     tensors.bind(find)
     return content
@@ -110,7 +111,7 @@ def _read_legacy(file: FileMap, position: int) -> object:
         where[key] = start, position
     if position != len(file.data):
         raise UnreadableCheckpoint("has data after its last storage")
-    tensors.bind(lambda key: file.storage(*where[key], tensors.itemsizes[key]))
+    tensors.bind(lambda key: file.storage(*where[key], tensors.alignments[key]))
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,12 +15,16 @@ NAME_TABLE = "StructuredToParameterName@@"
 CHUNKS = "UnpackBigParamInfor@@"
 
 
-def plain(entries: Mapping[object, object], *, bfloat16: bool = False) -> dict[object, object]:
+SixteenBit = Literal["bfloat16", "uint16"]
+
+
+def plain(entries: Mapping[object, object], *, sixteen_bit: SixteenBit | None = None) -> dict[object, object]:
     """The entries without the name table, chunks rejoined, ``(internal name, array)`` pairs replaced by their arrays.
 
     Args:
         entries: a state dict as Paddle pickles it; any other comes back as it is.
-        bfloat16: take 16-bit unsigned integers for the bits of bfloat16, which Paddle stores so without a mark.
+        sixteen_bit: what unsigned 16-bit integers are: such, or the bits of bfloat16, which Paddle stores so without a
+            mark. None takes for bfloat16 what Paddle's name table lists: Paddle itself has no such integers.
 
     Raises:
         UnreadableCheckpoint: a chunk is missing, or the chunks do not make up the shape.
@@ -34,9 +39,9 @@ def plain(entries: Mapping[object, object], *, bfloat16: bool = False) -> dict[o
         parts = [found.pop(part, None) if isinstance(part, str) else None for part in description["slices"]]
         shape = counts(description.get("OriginShape"), f"the shape of {quoted(name)}")
         found[name] = _join(name, parts, shape)
-    if bfloat16:
-        return {name: _as_bfloat16(value) for name, value in found.items()}
-    return found
+    table = entries.get(NAME_TABLE)
+    listed = table if sixteen_bit is None and isinstance(table, dict) else found if sixteen_bit == "bfloat16" else {}
+    return {name: _as_bfloat16(value) if name in listed else value for name, value in found.items()}
 
 
 def _array(value: object) -> object:

@@ -19,6 +19,7 @@ from videozoo.checkpoints import paddle, safetensors_file
 from videozoo.checkpoints.containers import read_pickles, read_torch_zip
 from videozoo.checkpoints.file_map import FileMap
 from videozoo.checkpoints.inert import Opaque, quoted
+from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.errors import UnreadableCheckpoint
 
 __all__ = ["Checkpoint", "Format", "Opaque", "read", "state_dict"]
@@ -54,14 +55,19 @@ class Checkpoint:
     """Of safetensors; empty elsewhere."""
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, *, askew: bool = False) -> Checkpoint:
     """Read a file of any known format; its extension does not matter.
+
+    Args:
+        path: the file.
+        askew: leave tensors of torch's files where they lie even if that is at no multiple of their numbers' size.
+            Saves a copy of the file; such tensors are fit for nothing else than to be copied.
 
     Raises:
         UnreadableCheckpoint: missing, not a checkpoint, damaged, or refused as unsafe; one line that names the file.
     """
     try:
-        file = FileMap(path)
+        file = FileMap(path, askew=askew)
         head = bytes(file.data[:1024])
         if head.startswith(b"PK\x03\x04"):
             return Checkpoint(path, "torch_zip", read_torch_zip(file), {})
@@ -78,7 +84,9 @@ def read(path: Path) -> Checkpoint:
         raise UnreadableCheckpoint(f"{path}: there is not enough memory to read it") from None
 
 
-def state_dict(checkpoint: Checkpoint, *, ema: bool = False) -> dict[str, Tensor]:
+def state_dict(
+    checkpoint: Checkpoint, *, ema: bool = False, sixteen_bit: SixteenBit | None = None
+) -> dict[str, Tensor]:
     """The model's tensors, contiguous, by the names that the file uses, without a ``module.`` prefix that all share.
 
     The model is the dict under ``state_dict``, ``model`` or ``blobs``, else the whole content. Optimizer states, logs
@@ -89,12 +97,14 @@ def state_dict(checkpoint: Checkpoint, *, ema: bool = False) -> dict[str, Tensor
         ema: take the second set of weights that an EMA hook stores: mmengine's ``ema_state_dict``, or mmcv's ``ema_*``
             buffers in place of the parameters they belong to. (Both hooks swap the sets before an epoch's end is
             saved: there the averaged weights are the model's, and this is the set that was trained.)
+        sixteen_bit: what unsigned 16-bit integers in a pickle of arrays are. PaddlePaddle, which has no such integers,
+            stores bfloat16 so, without a mark. None takes those for bfloat16 that Paddle's name table lists.
 
     Raises:
         UnreadableCheckpoint: no tensors, no such second set, or a tensor made by something outside the closed list.
     """
     try:
-        return _state_dict(checkpoint.content, ema)
+        return _state_dict(checkpoint.content, ema, sixteen_bit if checkpoint.format == "pickle" else "uint16")
     except UnreadableCheckpoint as error:
         raise UnreadableCheckpoint(f"{checkpoint.path}: {error}") from None
 
@@ -112,16 +122,16 @@ def _read_pickles(file: FileMap, head: bytes) -> tuple[Format, object]:
         ) from None
 
 
-def _state_dict(content: object, ema: bool) -> dict[str, Tensor]:
+def _state_dict(content: object, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise UnreadableCheckpoint(f"holds no tensors, only {_described(content)}")
     if ema and _EMA_KEY in content:
-        averaged = _tensors(content[_EMA_KEY], content)
+        averaged = _tensors(content[_EMA_KEY], content, sixteen_bit)
         wrapped = {name: tensor for name, tensor in averaged.items() if name.startswith(_WRAPPER)}
         return _unwrapped(wrapped or averaged)
     nested = next((content[key] for key in _MODEL_KEYS if _is_model(content.get(key))), None)
     model = content if nested is None else nested
-    tensors = _unwrapped(_tensors(model, content))
+    tensors = _unwrapped(_tensors(model, content, sixteen_bit))
     copies = {name: tensor for name, tensor in tensors.items() if name.startswith(_EMA_PREFIX) and "." not in name}
     model_tensors = {name: tensor for name, tensor in tensors.items() if name not in copies}
     if not model_tensors:
@@ -146,11 +156,11 @@ def _is_model(value: object) -> bool:
     return isinstance(value, dict | Opaque) and value != {}
 
 
-def _tensors(model: object, content: dict[object, object]) -> dict[str, Tensor]:
+def _tensors(model: object, content: dict[object, object], sixteen_bit: SixteenBit | None) -> dict[str, Tensor]:
     if not isinstance(model, dict):
         raise UnreadableCheckpoint(f"its model is {_described(model)}, which is not made here")
     found: dict[str, Tensor] = {}
-    for name, value in paddle.plain(model).items():
+    for name, value in paddle.plain(model, sixteen_bit=sixteen_bit).items():
         if model is content and name in _TRAINING_KEYS:
             continue
         if isinstance(value, Tensor) and isinstance(name, str):

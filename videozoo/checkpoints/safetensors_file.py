@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import torch
 from torch import Tensor
 
-from videozoo.checkpoints.file_map import FileMap
+from videozoo.checkpoints.file_map import FileMap, release
 from videozoo.checkpoints.inert import count, counts, quoted
 from videozoo.errors import InvalidArgument, UnreadableCheckpoint
 
@@ -30,11 +31,15 @@ DTYPES = {
     "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_HEADER_BYTES = 1 << 23
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
+_CHUNK_BYTES = 1 << 22
 
 
 def looks_like(data: memoryview) -> bool:
@@ -115,12 +120,22 @@ def _entry(name: str, entry: object) -> tuple[int, int, torch.dtype, tuple[int, 
 
 
 def write(
-    target: str | os.PathLike[str] | BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    target: str | os.PathLike[str] | BinaryIO,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    sparing: bool = False,
 ) -> None:
     """Write tensors one after the other, so that no second copy of them all is made.
 
     The bytes depend on the arguments alone. Wide dtypes come first, so that every tensor is aligned; otherwise the
     order is that of ``tensors``. Metadata is sorted; ``format: pt`` is added, by which other libraries know torch's.
+
+    Args:
+        target: a path, or a file that is open for writing.
+        tensors: by name, in the order that ties are broken by.
+        metadata: what the file says about itself.
+        sparing: give back the memory of tensors that are windows on a file, which nobody may have changed.
 
     Raises:
         InvalidArgument: a tensor of a dtype or with a name that the format does not have.
@@ -132,10 +147,55 @@ def write(
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
     header = _header(ordered, metadata)
     if not isinstance(target, str | os.PathLike):
-        _write(target, header, ordered)
+        _write(target, header, ordered, sparing)
         return
     with open(target, "wb") as stream:
-        _write(stream, header, ordered)
+        _write(stream, header, ordered, sparing)
+
+
+def write_verified(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> str | None:
+    """`write`, then read back and compare bit by bit. Memory is needed for a few megabytes only, not for the tensors.
+
+    Args:
+        path: the file to fill.
+        tensors: windows on a file, which nobody changed, or any others that lie in memory already.
+        metadata: what the file says about itself.
+
+    Returns:
+        None, or the name of a tensor that reads back differently; "" where the header does.
+
+    Raises:
+        InvalidArgument: see `write`.
+        OSError: ``path`` cannot be written.
+    """
+    write(path, tensors, metadata, sparing=True)
+    try:
+        written, _ = read(FileMap(Path(path)))
+    except UnreadableCheckpoint:
+        return ""
+    if written.keys() != tensors.keys():
+        return ""
+    return next((name for name, tensor in tensors.items() if not _identical(tensor, written[name])), None)
+
+
+def _identical(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, so that NaN equals itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    for part, counterpart in zip(_parts(one), _parts(other), strict=True):
+        if not torch.equal(part, counterpart):
+            return False
+        release(part)
+        release(counterpart)
+    return True
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """The bytes of a tensor in row-major order, a few megabytes at a time."""
+    if tensor.numel():
+        yield from tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).split(_CHUNK_BYTES)
 
 
 def _header(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> bytes:
@@ -152,10 +212,11 @@ def _header(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> b
     return text + b" " * (-len(text) % 8)
 
 
-def _write(stream: BinaryIO, header: bytes, ordered: list[tuple[str, Tensor]]) -> None:
+def _write(stream: BinaryIO, header: bytes, ordered: list[tuple[str, Tensor]], sparing: bool) -> None:
     stream.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
     stream.write(header)
     for _, tensor in ordered:
-        if tensor.numel():
-            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            stream.write(raw.numpy().data)
+        for part in _parts(tensor):
+            stream.write(part.numpy().data)
+            if sparing:
+                release(part)

@@ -25,12 +25,31 @@ STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *STORAGES.values(),
+        *(torch.uint16, torch.uint32, torch.uint64),
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu),
+    )
+}
+"""The dtypes that files may name; those without a storage of their own are stored as bytes."""
 TENSOR_BYTES = 1024
 """What a tensor costs besides its values."""
 
 
 class StorageType(Opaque):
     """The class of a storage: its dtype."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        super().__init__(name)
+        self.dtype = dtype
+
+
+class DtypeName(Opaque):
+    """A dtype that is named by itself, as newer versions of torch do for dtypes without a storage type."""
 
     __slots__ = ("dtype",)
 
@@ -69,6 +88,7 @@ class TorchValues:
     def __init__(self, budget: Budget) -> None:
         self.sizes: dict[str, int] = {}
         self.itemsizes: dict[str, int] = {}
+        self.alignments: dict[str, int] = {}
         self._budget = budget
         self._tensors: list[tuple[Tensor, Layout]] = []
 
@@ -84,6 +104,7 @@ class TorchValues:
         if self.sizes.setdefault(key, size_bytes) != size_bytes:
             raise UnreadableCheckpoint(f"storage {quoted(key)} has two different sizes")
         self.itemsizes[key] = max(dtype.itemsize, self.itemsizes.get(key, 1))
+        self.alignments[key] = max(dtype.itemsize, self.alignments.get(key, 1))
         start = 0
         if view and view[0] is not None:
             if not isinstance(view[0], tuple) or len(view[0]) != 3:
@@ -96,9 +117,32 @@ class TorchValues:
 
     def rebuild_tensor(self, arguments: tuple[object, ...]) -> Tensor:
         """``_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks[, metadata])``."""
-        storage, offset, shape, strides, _, _, *metadata = arguments
+        storage, *more = arguments
         if not isinstance(storage, Storage):
             raise UnreadableCheckpoint("has a tensor without a storage")
+        return self._tensor(storage, *more)
+
+    def rebuild_tensor_of_dtype(self, arguments: tuple[object, ...]) -> Tensor:
+        """``_rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])``."""
+        storage, offset, shape, strides, grad, hooks, name, *metadata = arguments
+        if not isinstance(storage, Storage) or not isinstance(name, DtypeName):
+            raise UnreadableCheckpoint("has a tensor without a storage or a dtype")
+        if storage.start or storage.length * storage.dtype.itemsize % name.dtype.itemsize:
+            raise UnreadableCheckpoint(f"has a storage that is not one of {name.name}")
+        length = storage.length * storage.dtype.itemsize // name.dtype.itemsize
+        self.alignments[storage.key] = max(name.dtype.itemsize, self.alignments[storage.key])
+        return self._tensor(Storage(storage.key, name.dtype, 0, length), offset, shape, strides, grad, hooks, *metadata)
+
+    def _tensor(
+        self,
+        storage: Storage,
+        offset: object,
+        shape: object,
+        strides: object,
+        _grad: object,
+        _hooks: object,
+        *metadata: object,
+    ) -> Tensor:
         if len(metadata) > 1 or (metadata and metadata[0] is not None and not _is_empty(metadata[0])):
             raise UnreadableCheckpoint("has a conjugated or negated view, which is not read")
         layout = Layout(storage, count(offset, "an offset"), counts(shape, "a shape"), counts(strides, "strides"))

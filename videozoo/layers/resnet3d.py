@@ -1,4 +1,4 @@
-"""The common frame of 3-D residual networks: stem, four stages of bottlenecks, one classifier."""
+"""The common frame of 3-D residual networks: stem, four stages of residual blocks, one classifier."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from videozoo.layers.video_model import VideoModel, init_convolutions
 
 Triple = tuple[int, int, int]
 MakeBlock = Callable[[int, int, int, Triple], nn.Module]
-"""(stage 1..4, input channels, planes, stride) to one residual block with ``planes * EXPANSION`` output channels."""
+"""(stage 1..4, input channels, planes, stride) to one residual block with ``planes * expansion`` output channels."""
+MakeStem = Callable[[int, int], nn.Module]
+"""(input channels, output channels) to the first convolution, which has stride 1 in time and 2 in space."""
 
 EXPANSION = 4
+"""Of a bottleneck: its output channels over its planes."""
+
+
+def stem_convolution(in_chans: int, width: int, kernel: Triple) -> nn.Conv3d:
+    """A first convolution of odd ``kernel``, which halves height and width."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    return nn.Conv3d(in_chans, width, kernel, stride=(1, 2, 2), padding=padding, bias=False)
 
 
 def projection(in_channels: int, out_channels: int, stride: Triple, eps: float) -> nn.Sequential | None:
@@ -25,25 +34,27 @@ def projection(in_channels: int, out_channels: int, stride: Triple, eps: float) 
 
 
 class ResNet3d(VideoModel):
-    """Stem (kernel ``stem_kernel``, spatial stride 2), 1x3x3 max pool, four stages, average over time and space.
+    """Stem (spatial stride 2), 1x3x3 max pool, four stages, average over time and space.
 
     Args:
+        make_stem: makes the first convolution.
         make_block: makes one residual block.
         depths: blocks of each stage.
-        stem_kernel: (time, height, width) of the first convolution.
         temporal_strides: temporal stride of each stage; the spatial ones are 1, 2, 2, 2.
-        width: channels of the stem; stage s has ``width * 2**(s - 1)`` planes and four times as many channels.
+        width: channels of the stem; stage s has ``width * 2**(s - 1)`` planes.
         eps: epsilon of every batch norm.
+        expansion: output channels of a block over its planes.
+        pool1: whether a max pool of spatial stride 2 follows the stem.
     """
 
     first_conv = "conv1"
 
     def __init__(
         self,
+        make_stem: MakeStem,
         make_block: MakeBlock,
         depths: Sequence[int],
         *,
-        stem_kernel: Triple,
         temporal_strides: Sequence[int],
         width: int,
         eps: float,
@@ -51,29 +62,32 @@ class ResNet3d(VideoModel):
         in_chans: int,
         drop_rate: float,
         bn_frozen: bool,
+        expansion: int = EXPANSION,
+        pool1: bool = True,
     ) -> None:
         super().__init__(
-            num_features=width * 8 * EXPANSION,
+            num_features=width * 8 * expansion,
             num_classes=num_classes,
             in_chans=in_chans,
             drop_rate=drop_rate,
             bn_frozen=bn_frozen,
         )
-        padding = (stem_kernel[0] // 2, stem_kernel[1] // 2, stem_kernel[2] // 2)
-        self.conv1 = nn.Conv3d(in_chans, width, stem_kernel, stride=(1, 2, 2), padding=padding, bias=False)
+        self.conv1 = make_stem(in_chans, width)
         self.bn1 = nn.BatchNorm3d(width, eps=eps)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        pool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.maxpool = pool if pool1 else nn.Identity()
         self.feature_info = [{"num_chs": width, "reduction": 2, "module": "relu"}]
-        channels = width
+        channels, reduction = width, 4 if pool1 else 2
         for stage, (depth, temporal_stride) in enumerate(zip(depths, temporal_strides, strict=True), start=1):
             planes = width * 2 ** (stage - 1)
             spatial_stride = 1 if stage == 1 else 2
+            reduction *= spatial_stride
             blocks = [make_block(stage, channels, planes, (temporal_stride, spatial_stride, spatial_stride))]
-            channels = planes * EXPANSION
+            channels = planes * expansion
             blocks += [make_block(stage, channels, planes, (1, 1, 1)) for _ in range(depth - 1)]
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
-            self.feature_info.append({"num_chs": channels, "reduction": 2 ** (stage + 1), "module": f"layer{stage}"})
+            self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"layer{stage}"})
         self._add_classifier()
         init_convolutions(self)
 

@@ -23,6 +23,7 @@ def create_model(
     aux_head: bool | None = None,
     num_segments: int | None = None,
     backbone: str | None = None,
+    pool1: bool | None = None,
     checkpoint_path: StrPath | None = None,
 ) -> VideoModel:
     """Build a network by name.
@@ -38,7 +39,8 @@ def create_model(
         aux_head: TPN: also build the auxiliary classifier.
         num_segments: TSM: frames that are shifted among each other.
         backbone: TSN and TSM: another timm network as the trunk.
-        checkpoint_path: load this file, converted or as MMAction2 wrote it, instead of published weights.
+        pool1: R(2+1)D and R3D: also build the max pool after the stem that VMZ's PyTorch code has.
+        checkpoint_path: load this file, converted or as its framework wrote it, instead of published weights.
 
     Returns:
         A module from clips (N, C, T, H, W) to logits (N, num_classes).
@@ -61,6 +63,7 @@ def create_model(
         "aux_head": aux_head,
         "num_segments": num_segments,
         "backbone": backbone,
+        "pool1": pool1,
     }
     chosen = {option: value for option, value in options.items() if value is not None}
     foreign = sorted(chosen.keys() - inspect.signature(factory).parameters.keys())

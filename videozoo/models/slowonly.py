@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from videozoo.layers.resnet3d import EXPANSION, ResNet3d, Triple, projection
+from videozoo.layers.resnet3d import EXPANSION, ResNet3d, Triple, projection, stem_convolution
 from videozoo.pretrained import StrPath, pretrained_model
 
 EPS = 1e-5
@@ -62,9 +62,9 @@ class SlowOnly(ResNet3d):
         bn_frozen: bool = False,
     ) -> None:
         super().__init__(
+            lambda in_chans, width: stem_convolution(in_chans, width, (1, 7, 7)),
             lambda stage, in_channels, planes, stride: SlowBlock(in_channels, planes, stride, temporal=stage >= 3),
             depths,
-            stem_kernel=(1, 7, 7),
             temporal_strides=(1, 1, 1, 1),
             width=width,
             eps=EPS,

@@ -1,0 +1,120 @@
+"""Time and memory of conversions, against ``torch.load`` and ``safetensors.torch.save_file`` of the same file.
+
+    python benchmarks/convert.py [--rounds 5]
+
+The file holds r2plus1d_34 (255 MB) under the names that VMZ gives its tensors, in torch's zip archive and in its older
+container. Each measurement is a child process of its own, by turns. Time: of the work, imports left out, and of the
+whole process. Memory: the peak of resident memory (VmHWM of Linux, which counts mapped pages) above what the imports
+took, and whole. ``command`` is ``videozoo-convert`` with its own child; its peak is the larger of the two processes'.
+"""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import safetensors
+import torch
+
+from videozoo import registry
+from videozoo.checkpoints.keymap import foreign_names
+from videozoo.checkpoints.vmz import VMZ_TORCH
+from videozoo.models import create_model
+
+ARCHITECTURE = "r2plus1d_34"
+_PEAK = """\
+def peak_mb():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+"""  # not ru_maxrss, which begins with that of the parent
+_START = """\
+import json, sys, time
+import torch, videozoo.conversion, videozoo.models
+from safetensors.torch import save_file
+from videozoo.convert import convert_checkpoint, convert_tensors
+before, started = peak_mb(), time.perf_counter()
+source, output = sys.argv[1:]
+"""
+_WORK = {
+    "torch.load + save_file": "save_file(torch.load(source, weights_only=True), output)",
+    "convert_checkpoint": "convert_checkpoint(source, output, overwrite=True)",
+    "convert_tensors": "convert_tensors(source, output, overwrite=True)",
+}
+_END = """
+work, peak = time.perf_counter() - started, peak_mb()
+print(json.dumps({"work_s": work, "peak_mb": peak, "above_mb": peak - before}))
+"""
+_COMMAND = """\
+import json, resource, sys
+from videozoo.cli.main import run_convert
+sys.stdout = sys.stderr
+if run_convert([sys.argv[1], "-o", sys.argv[2], "--force"]):
+    sys.exit(1)
+peak = max(peak_mb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+sys.__stdout__.write(json.dumps({"peak_mb": peak}))
+"""
+THEIRS, *_ = _WORK
+_CODES = {name: _PEAK + _START + work + _END for name, work in _WORK.items()} | {"command": _PEAK + _COMMAND}
+
+
+def write_sources(folder: Path) -> dict[str, Path]:
+    """The same tensors in both containers."""
+    torch.manual_seed(0)
+    model = create_model(ARCHITECTURE)
+    tensors = model.state_dict()
+    names = foreign_names(VMZ_TORCH.tables[registry.architecture(ARCHITECTURE).family], tensors)
+    state = {names[ours]: tensor for ours, tensor in tensors.items()}
+    paths = {"zip": folder / "zip.pth", "legacy": folder / "legacy.pth"}
+    torch.save(state, paths["zip"])
+    torch.save(state, paths["legacy"], _use_new_zipfile_serialization=False)
+    return paths
+
+
+def measure(code: str, source: Path, output: Path) -> dict[str, float]:
+    """Run the code in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(output)],
+        env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(done.stdout)
+    output.unlink()
+    return found | {"whole_s": time.perf_counter() - started}
+
+
+def main() -> None:
+    """Print medians, and ratios to the first line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, safetensors {safetensors.__version__}")
+    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+    print(f"{rounds} rounds by turns, one thread, source in the page cache; median (ratio to the first line)")
+    with tempfile.TemporaryDirectory() as folder:
+        for form, source in write_sources(Path(folder)).items():
+            found: dict[str, list[dict[str, float]]] = {name: [] for name in _CODES}
+            for _ in range(rounds):
+                for name, code in _CODES.items():
+                    found[name].append(measure(code, source, Path(folder) / "out.safetensors"))
+            print(f"\n{form}, {source.stat().st_size / 1e6:.0f} MB")
+            for name, runs in found.items():
+                cells = [f"{name:23}"]
+                for key, unit in (("work_s", "s"), ("whole_s", "s"), ("above_mb", "MB"), ("peak_mb", "MB")):
+                    if key in runs[0]:
+                        value = statistics.median(run[key] for run in runs)
+                        base = statistics.median(run[key] for run in found[THEIRS])
+                        cells.append(f"{key.split('_')[0]} {value:6.2f} {unit} ({value / base:.2f})")
+                print("  ".join(cells))
+
+
+if __name__ == "__main__":
+    main()
