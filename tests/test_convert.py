@@ -461,3 +461,16 @@ def test_what_reads_back_differently_is_not_kept(
 def test_a_report_is_plain_data(foreign_file: ForeignFile, tmp_path: Path) -> None:
     report = convert_checkpoint(foreign_file("test_tsn"), tmp_path / "out.safetensors", architecture="test_tsn")
     assert json.loads(json.dumps(dataclasses.asdict(report), default=str))["num_classes"] == 8
+
+
+def test_a_backbone_saved_alone_is_a_trunk(foreign_file: ForeignFile, tmp_path: Path) -> None:
+    state = state_of(foreign_file("test_ircsn"))
+    trunk = {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")}
+    path = saved(tmp_path / "trunk.pth", trunk)
+    with pytest.raises(CheckpointMismatch, match="has no classifier for test_ircsn: pass num_classes=8"):
+        create_model("test_ircsn", checkpoint_path=path)
+    whole = create_model("test_ircsn", checkpoint_path=foreign_file("test_ircsn")).state_dict()
+    model = create_model("test_ircsn", checkpoint_path=path, num_classes=5)
+    assert model.num_classes == 5
+    for name, tensor in model.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(tensor, whole[name]), name

@@ -11,7 +11,7 @@ from torch import Tensor
 from videozoo import registry
 from videozoo.checkpoints import readers, safetensors_file
 from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
-from videozoo.checkpoints.mmaction2 import MMACTION2
+from videozoo.checkpoints.mmaction2 import MMACTION2, MMACTION2_TRUNK
 from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
 from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
@@ -30,7 +30,15 @@ NATIVE = Layout(
     tables={},
 )
 """Files that were converted before, or saved from our networks: the names are ours."""
-LAYOUTS: Sequence[Layout] = (MMACTION2, VMZ_CAFFE2, VMZ_TORCH, PADDLEVIDEO, PADDLE_IMAGENET, NATIVE)
+LAYOUTS: Sequence[Layout] = (
+    MMACTION2,
+    MMACTION2_TRUNK,
+    VMZ_CAFFE2,
+    VMZ_TORCH,
+    PADDLEVIDEO,
+    PADDLE_IMAGENET,
+    NATIVE,
+)
 
 
 @dataclass(frozen=True)

@@ -67,3 +67,18 @@ MMACTION2 = Layout(
         "tpn": Table((*_STEM_AND_HEAD, *_BOTTLENECK, *_PYRAMID), _IGNORED, _ABSENT),
     },
 )
+
+
+def _without_head(table: Table) -> Table:
+    """The trunk of a network on its own, without the prefix that it has inside."""
+    trunk = [(theirs, ours) for theirs, ours in table.renames if theirs.startswith("backbone.")]
+    return Table([(theirs.removeprefix("backbone."), ours) for theirs, ours in trunk], (), table.absent)
+
+
+MMACTION2_TRUNK = Layout(
+    name="mmaction2_trunk",
+    first_convs=("conv1.conv.weight",),
+    classifier=None,
+    tables={family: _without_head(MMACTION2.tables[family]) for family in ("csn", "slowonly", "tsm", "tsn")},
+)
+"""The files that training started from: a backbone that was saved alone."""
