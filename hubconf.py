@@ -3,7 +3,7 @@
     model = torch.hub.load("path/to/videozoo", "ircsn_r152", source="local", pretrained="ig65m")
 
 Every entry takes ``pretrained`` (False, True, a tag or a pretraining), ``num_classes``, ``in_chans``, ``drop_rate``,
-``bn_frozen`` and ``checkpoint_path``; ``help(entry)`` or ``torch.hub.help`` shows the rest.
+``bn_frozen`` and ``checkpoint_path``; ``help(entry)`` shows the rest.
 """
 
 dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "requests", "tqdm", "av", "numpy"]

@@ -240,7 +240,7 @@ def test_a_network_with_torchvisions_widths_is_refused() -> None:
     tensors = {theirs: state[ours] for theirs, ours in torch_names("r2plus1d_18", state).items()}
     for theirs in ("layer2.0.conv2.0.0.weight", "layer2.0.conv2.0.1.weight"):
         tensors[theirs] = torch.empty((230, *tensors[theirs].shape[1:]), device="meta")
-    with pytest.raises(UnknownLayout, match="nearest is r2plus1d_18 .2 of another shape"):
+    with pytest.raises(UnknownLayout, match=r"nearest is r2plus1d_18 .2 of another shape"):
         identify(WeightFile(Path("torchvision.pth"), "torch_zip", LAYOUT["vmz_torch"], tensors, {}))
 
 

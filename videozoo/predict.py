@@ -183,6 +183,10 @@ def load_recognizer(
     """
     architecture = name.partition(".")[0]
     _check_device(device)
+    if num_classes == 0:
+        raise InvalidArgument(
+            "num_classes=0: a recognizer needs a classifier; create_model builds networks without one"
+        )
     shifted = num_segments is not None and registry.architecture(architecture).family == "tsm"
     model = create_model(
         name,

@@ -59,6 +59,8 @@ def pretrained_model(
     """
     if in_chans < 1:
         raise InvalidArgument(f"in_chans={in_chans}: need at least 1")
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 0):
+        raise InvalidArgument(f"num_classes={num_classes!r}: give a number of 0 or more, or None")
     if not isinstance(pretrained, bool | str):
         raise InvalidArgument(f"pretrained={pretrained!r}: give True, False, a tag or a pretraining")
     spec = registry.architecture(architecture)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from videozoo.errors import InvalidArgument, UnknownModel, UnknownWeights
 from videozoo.manifest import Architecture, Entry, File, load
 
-_TEST = "test_"
+_TEST = "test"
 
 
 def list_models(filter: str = "*", *, pretrained: bool = False) -> list[str]:

@@ -51,9 +51,13 @@ def run_convert(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     logging.basicConfig(format="videozoo: %(message)s", stream=sys.stderr)
+    logging.getLogger("urllib3").setLevel(
+        logging.ERROR
+    )  # every retry in three lines; the error at the end says it in one
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the caller closed it
+            sys.stdout.flush()
     except VideoZooError as error:
         if getattr(options, "json", False):
             print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
@@ -66,6 +70,9 @@ def _answer(options: argparse.Namespace) -> int:
         # the reader has gone, as `head` does; Python would complain once more while it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of printing alone: commands turn their own into errors of the tree
+        print(f"videozoo: error: {error}", file=sys.stderr)
+        return 1
     return status
 
 

@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
             f"--clips {options.clips} --seed {options.seed} --lr {options.lr:g}: need at least 1 clip, a seed of 0 or "
             "more and a learning rate above 0"
         )
+    if options.out.suffix not in (".safetensors", ".pth"):
+        raise InvalidArgument(f"--out {options.out}: the extension says the format, .safetensors or .pth")
     import torch
     from tqdm import tqdm
 
