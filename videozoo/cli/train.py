@@ -40,8 +40,6 @@ def run(options: argparse.Namespace) -> int:
             f"--clips {options.clips} --seed {options.seed} --lr {options.lr:g}: need at least 1 clip, a seed of 0 or "
             "more and a learning rate above 0"
         )
-    if options.out.suffix not in (".safetensors", ".pth"):
-        raise InvalidArgument(f"--out {options.out}: the extension says the format, .safetensors or .pth")
     import torch
     from tqdm import tqdm
 
@@ -49,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from videozoo.train import HELD_OUT_SEED, motion_clips, predicted_classes, save_weights, train
 
     refuse_unfit(options.out, overwrite=options.force)  # before the work, not after it
+    if options.out.suffix not in (".safetensors", ".pth"):
+        raise InvalidArgument(f"--out {options.out}: the extension says the format, .safetensors or .pth")
     torch.manual_seed(options.seed)
     model = create_model(options.model, drop_rate=0.0)
     clips, classes = motion_clips(model, options.clips)
