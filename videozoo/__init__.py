@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from videozoo.convert import ConversionReport, convert_checkpoint
     from videozoo.errors import VideoZooError
+    from videozoo.hub import Pushed, push_to_hub, save_to_dir
     from videozoo.manifest import Entry
     from videozoo.models import create_model
     from videozoo.models.csn import ipcsn_r50, ipcsn_r152, ircsn_r50, ircsn_r152, test_ircsn
@@ -31,6 +32,7 @@ _HOME = {
     "ConversionReport": "convert",
     "Entry": "manifest",
     "Prediction": "predict",
+    "Pushed": "hub",
     "Recognizer": "predict",
     "VideoZooError": "errors",
     "convert_checkpoint": "convert",
@@ -45,6 +47,8 @@ _HOME = {
     "list_models": "registry",
     "list_weights": "registry",
     "load_recognizer": "predict",
+    "push_to_hub": "hub",
+    "save_to_dir": "hub",
     "slowonly_r50": "models.slowonly",
     "test_ircsn": "models.csn",
     "test_tpn": "models.tpn",
@@ -60,6 +64,7 @@ __all__ = [
     "ConversionReport",
     "Entry",
     "Prediction",
+    "Pushed",
     "Recognizer",
     "VideoZooError",
     "convert_checkpoint",
@@ -74,6 +79,8 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_recognizer",
+    "push_to_hub",
+    "save_to_dir",
     "slowonly_r50",
     "test_ircsn",
     "test_tpn",
