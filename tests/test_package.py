@@ -30,7 +30,7 @@ PACKAGE = ROOT / "videozoo"
 LAYERS = {
     "errors": 0,
     "manifest": 1, "files": 1,
-    "registry": 2, "download": 2, "lockfile": 2, "lockfile": 2, "huggingface": 2,
+    "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "model_config": 3,
     "conversion": 4, "model_card": 4,
