@@ -11,7 +11,7 @@ import pytest
 from http_server import Reply, running
 
 from videozoo import cache, lockfile
-from videozoo.cli import fetch
+from videozoo.cli import fetch, main
 from videozoo.errors import InvalidArgument, UnknownWeights
 
 BODY = b"weights"
@@ -50,3 +50,14 @@ def test_fetch_refuses_what_means_nothing() -> None:
         run("nothing_*")
     with pytest.raises(InvalidArgument, match="--jobs 0"):
         run("test_ircsn", "--jobs", "0")
+
+
+def test_info_prints_the_sources_in_order(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("VIDEOZOO_WEIGHTS_DIR", "/mine")
+    monkeypatch.setenv("VIDEOZOO_MIRROR", "https://me:secret@mirror.invalid/zoo")
+    assert main.run(["info", NAME]) == 0
+    text = capsys.readouterr().out
+    places = [line.split()[1] for line in text.splitlines() if line.startswith("source ")]
+    assert places[:2] == [str(cache.home()), "/mine"]
+    assert places[2].startswith("https://mirror.invalid/zoo/originals/") and len(places) > 3
+    assert "secret" not in text
