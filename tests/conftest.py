@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parent.parent
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache, or sees the user's settings."""
     monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
-    for name in ("VIDEOZOO_WEIGHTS_DIR", "VIDEOZOO_OFFLINE", "HF_HUB_OFFLINE"):
+    for name in ("VIDEOZOO_WEIGHTS_DIR", "VIDEOZOO_MIRROR", "VIDEOZOO_LOCK", "VIDEOZOO_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 
 

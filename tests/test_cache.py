@@ -71,7 +71,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own, empty cache, no other source, no proxy, and no pause between retries."""
-    for name in ("VIDEOZOO_WEIGHTS_DIR", "VIDEOZOO_OFFLINE", "HF_HUB_OFFLINE"):
+    for name in ("VIDEOZOO_WEIGHTS_DIR", "VIDEOZOO_MIRROR", "VIDEOZOO_LOCK", "VIDEOZOO_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "*")
@@ -407,7 +407,8 @@ def test_damaged_download_is_set_aside(
     assert cache.plan(entry).kind == "download"
     assert cache.fetch(entry).read_bytes() == BODY
     assert stored(home) == [f"originals/net.k400/{NAME}", f"originals/net.k400/{NAME}.damaged"]
-    assert str(path) in caplog.text and hashlib.sha256(damage).hexdigest() in caplog.text
+    reason = hashlib.sha256(damage).hexdigest() if len(damage) == len(BODY) else f"it has {len(damage)} bytes"
+    assert str(path) in caplog.text and reason in caplog.text
 
 
 @pytest.mark.usefixtures("no_socket")
@@ -450,7 +451,7 @@ def test_own_folder(name: str, folder: Path, home: Path) -> None:
     entry = row("https://host.invalid/f")
     assert cache.plan(entry).path == folder / name
     assert cache.fetch(entry) == folder / name
-    assert not home.exists()
+    assert stored(home) == []
 
 
 def test_own_folder_with_many_files_is_searched_by_name(folder: Path) -> None:
@@ -482,6 +483,20 @@ def test_own_file_of_another_size_is_not_hashed(folder: Path) -> None:
     (folder / NAME).write_bytes(BODY + b"x")
     refused = cache.plan(row("https://host.invalid/f", size_bytes=len(BODY))).refused
     assert f"it has {len(BODY) + 1} bytes, not {len(BODY)}" in refused[1]
+
+
+# Mirrors
+
+
+def test_mirrors_come_before_the_urls(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = row(server.serve("/f", Reply(BODY)), huggingface_repo="org/name")
+    monkeypatch.setenv("HF_ENDPOINT", server.address + "/hub")
+    monkeypatch.setenv("VIDEOZOO_MIRROR", f"{server.address}/a/ hf-hub:lab/zoo@v1")
+    assert cache.fetch(entry).read_bytes() == BODY
+    layout = f"originals/net.k400/{NAME}"
+    expected = [f"/a/{layout}", f"/hub/lab/zoo/resolve/v1/{layout}", f"/hub/org/name/resolve/main/{layout}", "/f"]
+    assert server.paths() == expected
+    assert cache.remote_urls(entry) == tuple(server.address + path for path in expected)
 
 
 # A cache that cannot be written

@@ -30,17 +30,21 @@ PACKAGE = ROOT / "videozoo"
 LAYERS = {
     "errors": 0,
     "manifest": 1, "files": 1,
-    "registry": 2, "download": 2,
+    "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
-    "conversion": 4, "isolation": 1,
-    "pretrained": 5,
+    "isolation": 1,
+    "model_config": 3,
+    "conversion": 4, "model_card": 4,
+    "pretrained": 5, "model_folder": 5,
     "models": 6,
     "predict": 7, "convert": 7,
-    "train": 8, "demo": 8,
+    "train": 8, "demo": 8, "hub": 8,
     "cli": 9,
     "videozoo": 10, "__main__": 10,
 }  # fmt: skip
-WITHOUT_TORCH = {"errors", "manifest", "files", "registry", "download", "cache", "labels", "tables"}
+WITHOUT_TORCH = {
+    "errors", "manifest", "files", "registry", "download", "lockfile", "cache", "labels", "tables", "model_config",
+}  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "av", "numpy", "huggingface_hub"}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from videozoo.convert import ConversionReport, convert_checkpoint
     from videozoo.errors import VideoZooError
+    from videozoo.hub import Pushed, push_to_hub, save_to_dir
     from videozoo.manifest import Entry
     from videozoo.models import create_model
     from videozoo.models.csn import (
@@ -40,6 +41,7 @@ _HOME = {
     "ConversionReport": "convert",
     "Entry": "manifest",
     "Prediction": "predict",
+    "Pushed": "hub",
     "Recognizer": "predict",
     "VideoZooError": "errors",
     "convert_checkpoint": "convert",
@@ -56,6 +58,8 @@ _HOME = {
     "list_models": "registry",
     "list_weights": "registry",
     "load_recognizer": "predict",
+    "push_to_hub": "hub",
+    "save_to_dir": "hub",
     "r2plus1d_152": "models.r2plus1d",
     "r2plus1d_18": "models.r2plus1d",
     "r2plus1d_34": "models.r2plus1d",
@@ -75,6 +79,7 @@ __all__ = [
     "ConversionReport",
     "Entry",
     "Prediction",
+    "Pushed",
     "Recognizer",
     "VideoZooError",
     "convert_checkpoint",
@@ -91,10 +96,12 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_recognizer",
+    "push_to_hub",
     "r2plus1d_18",
     "r2plus1d_34",
     "r2plus1d_152",
     "r3d_18",
+    "save_to_dir",
     "slowonly_r50",
     "test_ircsn",
     "test_tpn",

@@ -3,16 +3,19 @@
     source, in this order                                     verified by
     <home>/converted/<row>.safetensors (+ .json)              size and sha256 that were recorded when it was written
     videozoo/weights/<file>                inside the package the row's digest
-    a folder of VIDEOZOO_WEIGHTS_DIR       the user's own     the row's digest, or its published 8-digit prefix
-    <home>/originals/<row>/<file>          downloaded before  the same, again at every use
-    the row's URLs                         in their order     the same, while it streams in
+    <home>/originals/<row>/<file>          downloaded before  the lock's digest, else the row's, or its 8-digit prefix
+    a folder of VIDEOZOO_WEIGHTS_DIR       the user's own     the same
+    the mirrors of VIDEOZOO_MIRROR         in their order     the same, while it streams in
+    the row's Hugging Face repository, its URLs in their order, the same
 
-Nothing is used before its digest is checked, so a row without any digest has no source here. Every use reads the file
-once to hash it: 0.1 s for 130 MB on a processor with SHA instructions. A damaged file of the cache is set aside as
-``<file>.damaged``. ``<home>/locks/<row>.lock``, empty and kept, makes sure that two processes never download one row at
-once. A cache that cannot be written still serves what it holds.
+Nothing is used before its digest is checked; ``videozoo.lock`` (see `videozoo.lockfile`) keeps the full one from the
+first use on. A row without any digest is had only with ``trust_first_use``, or when the lock has it. Every use reads
+the file once to hash it: 0.1 s for 130 MB on a processor with SHA instructions. A damaged file of the cache is set
+aside as ``<file>.damaged``. ``<home>/locks/<row>.lock``, empty and kept, makes sure that two processes never download
+one row at once. A cache that cannot be written still serves what it holds.
 
-Environment: ``VIDEOZOO_HOME``, ``VIDEOZOO_WEIGHTS_DIR``, ``VIDEOZOO_OFFLINE`` and ``HF_HUB_OFFLINE``.
+Environment: ``VIDEOZOO_HOME``, ``VIDEOZOO_LOCK``, ``VIDEOZOO_WEIGHTS_DIR``, ``VIDEOZOO_MIRROR``, ``VIDEOZOO_OFFLINE``
+and ``HF_HUB_OFFLINE``.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from videozoo import lockfile
 from videozoo.download import download
 from videozoo.errors import DigestMismatch, NoSource, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
@@ -42,6 +46,7 @@ MAX_FILES_HASHED = 32
 EXTENSIONS = frozenset({".pth", ".pt", ".pkl", ".pdparams"})
 """Of originals, in a folder that is searched by digest."""
 
+_HUB = "hf-hub:"
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +61,8 @@ class Plan:
     """For a download: what is tried, in this order."""
     refused: tuple[str, ...] = ()
     """Files and folders on this machine that should have served, and why they do not."""
+    sha256: str | None = field(default=None, compare=False)
+    """All 64 digits of an original that is here."""
 
 
 def home() -> Path:
@@ -78,54 +85,93 @@ def weights_dirs() -> tuple[Path, ...]:
     return tuple(Path(folder).expanduser().absolute() for folder in folders if folder)
 
 
-def plan(entry: Entry) -> Plan:
+def mirrors() -> tuple[str, ...]:
+    """``VIDEOZOO_MIRROR``: base addresses, separated by spaces, of servers laid out as the cache is."""
+    return tuple(os.environ.get("VIDEOZOO_MIRROR", "").split())
+
+
+def remote_urls(entry: Entry) -> tuple[str, ...]:
+    """Where the row's original file is asked for, in this order: mirrors, Hugging Face repository, published URLs."""
+    file = entry.file
+    if file is None:
+        return ()
+    layout = f"originals/{entry.name}/{file.name}"
+    places = [*mirrors(), *([] if file.huggingface_repo is None else [f"{_HUB}{file.huggingface_repo}"])]
+    return (*(_below(place, layout) for place in places), *file.urls)
+
+
+def _below(place: str, layout: str) -> str:
+    """The address of a file at a base address, or in a Hugging Face repository ``hf-hub:org/name@revision``."""
+    if not place.startswith(_HUB):
+        return f"{place.rstrip('/')}/{layout}"
+    repository, _, revision = place.removeprefix(_HUB).partition("@")
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return f"{endpoint.rstrip('/')}/{repository}/resolve/{revision or 'main'}/{layout}"
+
+
+def lock_path() -> Path:
+    """The lock file that is obeyed now: the one that was named, or the cache's own."""
+    return lockfile.chosen() or home() / "videozoo.lock"
+
+
+def plan(entry: Entry, *, trust_first_use: bool = False) -> Plan:
     """Decide where the weights come from. Reads files and the environment, changes nothing, opens no socket.
 
     Raises:
         NoSource: no file was published, no digest is known, or a download would be needed while offline.
-        DigestMismatch: an embedded file is damaged.
+        DigestMismatch: an embedded file is damaged, or the lock contradicts the manifest.
+        InvalidArgument: the lock file cannot be read.
     """
     path = _converted_path(entry)
     if path.is_file() and _converted_problem(entry) is None:
         return Plan("converted", path)
-    return _plan_original(entry)
+    return _plan_original(entry, trust_first_use)
 
 
-def fetch(entry: Entry, *, progress: bool = True) -> Path:
+def fetch(entry: Entry, *, progress: bool = True, trust_first_use: bool = False) -> Path:
     """The verified original file of a row, downloaded if it is not on this machine.
 
     Args:
         entry: the row.
         progress: whether to draw a bar on stderr while downloading, if that is a terminal.
+        trust_first_use: whether a file of which no digest is known may be downloaded; the lock keeps its digest.
 
     Raises:
-        NoSource, DigestMismatch: as ``plan``.
+        NoSource, DigestMismatch, InvalidArgument: as ``plan``.
         DigestMismatch: every URL gave other bytes.
         FetchError: no URL gave the file.
         OutputError: the cache cannot be written.
     """
-    chosen = _plan_original(entry)
+    chosen = _plan_original(entry, trust_first_use)
     for reason in chosen.refused:
         _log.warning("%s: not used: %s", entry.name, reason)
     if chosen.kind == "original":
+        _remember(entry, chosen.path, chosen.sha256, None)
         return chosen.path
-    file = _published(entry)
     with _writable_home(), _lock(entry):
+        file = _wanted(entry)  # read again: another process may have locked it while this one waited
         if os.path.lexists(chosen.path):
-            if _problem(chosen.path, file) is None:  # another process fetched it while this one waited
+            found = _look(chosen.path, file)
+            if found.problem is None:
                 return chosen.path
             _set_aside(chosen.path)
         chosen.path.parent.mkdir(parents=True, exist_ok=True)
         for stale in chosen.path.parent.glob(f"{TEMPORARY_PREFIX}*"):
             stale.unlink()  # of a process that was killed: only the holder of the lock writes here
-        download(
+        placed = download(
             chosen.urls,
             chosen.path,
-            digest=_digest(entry, file),
+            digest=_digest(entry, file, trust_first_use),
             size_bytes=file.size_bytes,
             what=entry.name,
             progress=progress,
         )
+        try:
+            _remember(entry, chosen.path, placed.sha256, placed.url)
+        except OutputError:
+            if file.sha256 is None and file.sha256_prefix is None:
+                chosen.path.unlink()  # trusted for a lock that could not be written
+            raise
     return chosen.path
 
 
@@ -137,6 +183,8 @@ def converted(entry: Entry) -> Path | None:
     path = _converted_path(entry)
     if not os.path.lexists(path):
         return None
+    if lockfile.chosen() is not None and entry.name not in lockfile.read(lock_path()):
+        return None  # the original has to be looked at, so that the named lock gets its line
     if _converted_problem(entry) is None:
         return path
     # A cache that cannot be written keeps its damaged file, which is not used either way.
@@ -176,30 +224,71 @@ def store_converted(entry: Entry, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _plan_original(entry: Entry) -> Plan:
-    file = _published(entry)
+def _plan_original(entry: Entry, trust_first_use: bool) -> Plan:
+    file = _wanted(entry)
     if file.embedded:
-        return Plan("original", _embedded(entry, file))
-    _digest(entry, file)
+        return _embedded(entry, file)
+    _digest(entry, file, trust_first_use)
     refused: list[str] = []
-    for folder in weights_dirs():
-        for candidate, named in _candidates(folder, file):
-            problem = _problem(candidate, file)
-            if problem is None:
-                return Plan("original", candidate, refused=tuple(refused))
-            if named:
-                refused.append(f"{candidate}: {problem}")
-        if not folder.is_dir():
-            refused.append(f"VIDEOZOO_WEIGHTS_DIR names {folder}, which is not a folder")
     cached = home() / "originals" / entry.name / file.name
     if os.path.lexists(cached):
-        problem = _problem(cached, file)
-        if problem is None:
-            return Plan("original", cached, refused=tuple(refused))
-        refused.append(f"{cached}: {problem}")
-    if file.urls and not _is_offline():
-        return Plan("download", cached, file.urls, tuple(refused))
+        found = _look(cached, file)
+        if found.problem is None:
+            return Plan("original", cached, sha256=found.sha256)
+        refused.append(f"{cached}: {found.problem}")
+    for folder in weights_dirs():
+        for candidate, named in _candidates(folder, file):
+            found = _look(candidate, file)
+            if found.problem is None:
+                return Plan("original", candidate, refused=tuple(refused), sha256=found.sha256)
+            if named:
+                refused.append(f"{candidate}: {found.problem}")
+        if not folder.is_dir():
+            refused.append(f"VIDEOZOO_WEIGHTS_DIR names {folder}, which is not a folder")
+    urls = remote_urls(entry)
+    if urls and not _is_offline():
+        return Plan("download", cached, urls, tuple(refused))
     raise NoSource(_nowhere(entry, file, refused))
+
+
+def _wanted(entry: Entry) -> File:
+    """The row's file, with the digest and the size that the lock knows beyond the manifest.
+
+    Raises:
+        DigestMismatch: the two contradict each other.
+    """
+    file, path = _published(entry), lock_path()
+    line = lockfile.read(path).get(entry.name)
+    if line is None:
+        return file
+    known = file.sha256 or file.sha256_prefix or ""
+    if not line.sha256.startswith(known) or file.size_bytes not in (None, line.size_bytes):
+        raise DigestMismatch(
+            f"{entry.name}: {path} records sha256 {line.sha256} of {line.size_bytes} bytes, the manifest says {known} "
+            f"of {file.size_bytes or 'unknown'} bytes; remove that line of the lock if the manifest is right"
+        )
+    return replace(file, sha256=line.sha256, size_bytes=line.size_bytes)
+
+
+def _remember(entry: Entry, path: Path, sha256: str | None, url: str | None) -> None:
+    """Lock what was used first; the cache's own lock is left as it is where it cannot be written.
+
+    Raises:
+        OutputError: a lock file that was named, or one that a row without any digest needs, cannot be written.
+    """
+    file, lock = _published(entry), lock_path()
+    named = lockfile.chosen() is not None
+    if sha256 is None or (file.embedded and not named) or entry.name in lockfile.read(lock):
+        return
+    needed = named or (file.sha256 is None and file.sha256_prefix is None)
+    line = lockfile.Locked(sha256, path.stat().st_size, url or str(path))
+    try:
+        with _guard("videozoo"):
+            lockfile.add(lock, entry.name, line)
+    except (OSError, OutputError) as error:
+        if needed:
+            raise OutputError(f"{entry.name}: the lock file {lock} cannot be written: {error}") from error
+        _log.info("%s: not locked: %s", entry.name, error)
 
 
 def _nowhere(entry: Entry, file: File, refused: list[str]) -> str:
@@ -221,25 +310,26 @@ def _published(entry: Entry) -> File:
     )
 
 
-def _digest(entry: Entry, file: File) -> str:
-    """All that is known of the row's digest: 64 digits, or the first 8."""
+def _digest(entry: Entry, file: File, trust_first_use: bool) -> str | None:
+    """All that is known of the row's digest: 64 digits, or the first 8; None only where the user trusts the file."""
     digest = file.sha256 or file.sha256_prefix
-    if digest is None:
+    if digest is None and not trust_first_use:
         raise NoSource(
             f"{entry.name}: no digest of {file.name} is known, so nothing can be verified; "
-            "pass a file that you trust as checkpoint_path="
+            f"`videozoo fetch {entry.name} --trust-first-use` takes what its source sends and locks it, "
+            "or pass a file that you trust as checkpoint_path="
         )
     return digest
 
 
-def _embedded(entry: Entry, file: File) -> Path:
+def _embedded(entry: Entry, file: File) -> Plan:
     path = PACKAGE_WEIGHTS / file.name
     if not path.is_file():
         raise NoSource(f"{entry.name}: {path} is missing from the installation; install videozoo again")
-    problem = _problem(path, file)
-    if problem is not None:
-        raise DigestMismatch(f"{entry.name}: {path} is damaged: {problem}; install videozoo again")
-    return path
+    found = _look(path, file)
+    if found.problem is not None:
+        raise DigestMismatch(f"{entry.name}: {path} is damaged: {found.problem}; install videozoo again")
+    return Plan("original", path, sha256=found.sha256)
 
 
 def _candidates(folder: Path, file: File) -> Iterator[tuple[Path, bool]]:
@@ -259,18 +349,27 @@ def _candidates(folder: Path, file: File) -> Iterator[tuple[Path, bool]]:
                 yield path, False
 
 
-def _problem(path: Path, file: File) -> str | None:
-    """Why the file at ``path`` is not ``file``; None when its digest says that it is."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a file turned out to be."""
+
+    sha256: str | None
+    problem: str | None
+    """Why it is not the wanted file; None when its digest says that it is."""
+
+
+def _look(path: Path, file: File) -> _Look:
     expected = file.sha256 or file.sha256_prefix
     if expected is None:
-        return "no digest is known"
+        return _Look(None, "no digest is known")
     try:
         size = path.stat().st_size
         if file.size_bytes is not None and size != file.size_bytes:
-            return f"it has {size} bytes, not {file.size_bytes}"
-        return digest_problem(sha256_file(path), expected)
+            return _Look(None, f"it has {size} bytes, not {file.size_bytes}")
+        found = sha256_file(path)
     except OSError as error:
-        return f"it cannot be read: {error.strerror or error}"
+        return _Look(None, f"it cannot be read: {error.strerror or error}")
+    return _Look(found, digest_problem(found, expected))
 
 
 def _converted_path(entry: Entry) -> Path:
@@ -284,7 +383,12 @@ def _stamp_path(path: Path) -> Path:
 def _expected_stamp(entry: Entry) -> dict[str, object]:
     """What ties a conversion to this release's tensor names and to the file that its row names now."""
     file = entry.file
-    return {"format": CONVERTED_FORMAT, "original": None if file is None else file.sha256 or file.sha256_prefix}
+    stamp: dict[str, object] = {
+        "format": CONVERTED_FORMAT,
+        "original": None if file is None else file.sha256 or file.sha256_prefix,
+    }
+    line = lockfile.read(lock_path()).get(entry.name)
+    return stamp if line is None else stamp | {"original_sha256": line.sha256}
 
 
 def _converted_problem(entry: Entry) -> str | None:
@@ -327,11 +431,17 @@ def _lock(entry: Entry) -> Iterator[None]:
     Raises:
         OSError: the lock file cannot be written.
     """
+    with _guard(entry.name):
+        yield
+
+
+@contextmanager
+def _guard(name: str) -> Iterator[None]:
     from filelock import FileLock  # comes with torch, which requires it
 
     folder = home() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{entry.name}.lock"):
+    with FileLock(folder / f"{name}.lock"):
         yield
 
 

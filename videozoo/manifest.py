@@ -296,7 +296,7 @@ def _architecture_faults(architecture: Architecture, manifest: Manifest) -> Iter
     defaults = [entry.default for entry in manifest.entries if entry.architecture == architecture.name]
     if defaults and defaults != [True] + [False] * (len(defaults) - 1):
         yield f"{architecture.name}: the first row, and no other, must be the default"
-    yield from (f"{architecture.name}: {fault}" for fault in _protocol_faults(architecture.protocol))
+    yield from (f"{architecture.name}: {fault}" for fault in protocol_faults(architecture.protocol))
 
 
 def _entry_faults(entry: Entry, manifest: Manifest) -> Iterator[str]:
@@ -315,7 +315,7 @@ def _entry_faults(entry: Entry, manifest: Manifest) -> Iterator[str]:
         yield "0 classes, but only weights that were only pretrained may lack a classifier"
     if entry.file is not None:
         yield from _file_faults(entry.file)
-    yield from _protocol_faults(entry.protocol)
+    yield from protocol_faults(entry.protocol)
 
 
 def _file_faults(file: File) -> Iterator[str]:
@@ -328,7 +328,8 @@ def _file_faults(file: File) -> Iterator[str]:
             yield f"{url} does not end in the file name {file.name}"
 
 
-def _protocol_faults(protocol: Protocol) -> Iterator[str]:
+def protocol_faults(protocol: Protocol) -> Iterator[str]:
+    """What contradicts itself in a protocol, one line each."""
     if len(protocol.input.mean) != len(protocol.input.std):
         yield f"{len(protocol.input.mean)} means, but {len(protocol.input.std)} standard deviations"
     for name, views in (("full", protocol.full), ("center", protocol.center)):

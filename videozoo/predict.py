@@ -16,6 +16,7 @@ from videozoo import labels, manifest, registry
 from videozoo.errors import InvalidArgument
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Crop, Entry, Protocol, Views
+from videozoo.model_folder import architecture_of
 from videozoo.models import create_model
 from videozoo.pretrained import StrPath
 from videozoo.video.decode import open_frames
@@ -135,6 +136,9 @@ def protocol_of(source: VideoModel | Entry) -> Protocol:
         return source.protocol
     if not isinstance(source, VideoModel):
         raise InvalidArgument(f"{source!r} is neither a network nor a manifest row: `get_weights` finds a row by name")
+    own = source.pretrained_cfg.get("protocol")
+    if isinstance(own, Protocol):
+        return own
     name, tag = source.pretrained_cfg.get("architecture"), source.pretrained_cfg.get("tag")
     if name is None:
         raise InvalidArgument("this network has no pretrained_cfg: build it with create_model, or give a manifest row")
@@ -163,7 +167,7 @@ def load_recognizer(
     converted from, the row that ``pretrained`` names, or the architecture's defaults.
 
     Args:
-        name: an architecture, or ``architecture.tag``.
+        name: an architecture, ``architecture.tag``, ``hf-hub:org/name@revision`` or ``local-dir:PATH``.
         pretrained: which weights, as in `create_model`.
         checkpoint_path: load this file instead of published weights.
         num_clips: clips of a video, for networks that see clips.
@@ -181,7 +185,7 @@ def load_recognizer(
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `create_model`.
         InvalidArgument: views that cannot be, such as segments for a network that sees clips.
     """
-    architecture = name.partition(".")[0]
+    architecture = architecture_of(name)
     _check_device(device)
     if num_classes == 0:
         raise InvalidArgument(
@@ -237,7 +241,16 @@ def _class_names(model: VideoModel, class_names: tuple[str, ...] | None) -> tupl
         if len(class_names) != model.num_classes:
             raise InvalidArgument(f"{len(class_names)} class names for {model.num_classes} classes")
         return class_names
-    dataset = manifest.load().datasets[model.pretrained_cfg["dataset"]]
-    if dataset.labels is not None and dataset.num_classes == model.num_classes:
-        return labels.labels(dataset.name)
-    return tuple(f"class {number}" for number in range(model.num_classes))
+    own = own_class_names(model)
+    return own if own is not None else tuple(f"class {number}" for number in range(model.num_classes))
+
+
+def own_class_names(model: VideoModel) -> tuple[str, ...] | None:
+    """The names that came with a network's weights, or those of its data set; None where their number is another."""
+    own = model.pretrained_cfg.get("label_names")
+    if own is not None and len(own) == model.num_classes:
+        return tuple(own)
+    dataset = manifest.load().datasets.get(model.pretrained_cfg.get("dataset") or "")
+    if dataset is None or dataset.labels is None or dataset.num_classes != model.num_classes:
+        return None
+    return labels.labels(dataset.name)

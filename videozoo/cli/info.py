@@ -6,7 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
-from videozoo import registry
+from videozoo import cache, registry
+from videozoo.download import without_credentials
 from videozoo.manifest import Architecture, Entry, Protocol, Views
 
 NAME = "info"
@@ -66,9 +67,18 @@ def _weights(entry: Entry) -> list[tuple[str, str]]:
         lines.append(("file", "announced by the page, never published"))
     else:
         prefix = f"{file.sha256_prefix} (prefix: the first 8 of 64 digits)" if file.sha256_prefix else "not known"
-        lines += [("file", file.name), ("sha256", file.sha256 or prefix), *(("url", url) for url in file.urls)]
+        lines += [("file", file.name), ("sha256", file.sha256 or prefix)]
+        lines += [("source", place) for place in _sources(entry)]
     lines.append(("licence", f"code {entry.license.code}; weights {entry.license.weights or 'not stated'}"))
     return lines + [("note", note) for note in entry.notes]
+
+
+def _sources(entry: Entry) -> list[str]:
+    """Where the file is looked for, in that order."""
+    if entry.file is not None and entry.file.embedded:
+        return ["inside the package"]
+    folders = [f"{folder} (VIDEOZOO_WEIGHTS_DIR)" for folder in cache.weights_dirs()]
+    return [f"{cache.home()} (cache)", *folders, *map(without_credentials, cache.remote_urls(entry))]
 
 
 def _protocol(protocol: Protocol) -> list[tuple[str, str]]:

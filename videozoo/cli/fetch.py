@@ -1,0 +1,62 @@
+"""``videozoo fetch``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from videozoo import cache, lockfile, registry
+from videozoo.errors import InvalidArgument, UnknownWeights, VideoZooError
+from videozoo.manifest import Entry
+
+NAME = "fetch"
+HELP = "Download and verify weights, so that they load offline; an interrupted download is taken up again."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="weights by name or wildcard: 'ircsn_r152.*'")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many files at once (1)")
+    parser.add_argument("--trust-first-use", action="store_true", help="also take files of which no digest is known")
+    parser.add_argument("--lock", type=Path, metavar="FILE", help="the lock file to write and obey")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fetch all that match; a file that cannot be had is reported, and the others are still fetched."""
+    if options.jobs < 1:
+        raise InvalidArgument(f"--jobs {options.jobs}: at least 1")
+    entries = _entries(options.patterns)
+
+    def fetch(entry: Entry) -> Path | VideoZooError:
+        try:
+            with lockfile.used(options.lock):  # here: another thread does not see what its caller chose
+                return cache.fetch(entry, progress=options.jobs == 1, trust_first_use=options.trust_first_use)
+        except VideoZooError as error:
+            return error
+
+    status = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for entry, answer in zip(entries, pool.map(fetch, entries), strict=True):
+            if isinstance(answer, Path):
+                print(f"{entry.name}  {answer}", flush=True)
+            else:
+                print(f"videozoo: error: {str(answer).splitlines()[0]}", file=sys.stderr)
+                status = answer.exit_status
+    return status
+
+
+def _entries(patterns: list[str]) -> list[Entry]:
+    """The rows that the patterns mean, each once; of a wildcard, only rows with a published file."""
+    found: dict[str, Entry] = {}
+    for pattern in patterns:
+        if not any(letter in pattern for letter in "*?["):
+            entry = registry.get_weights(pattern)
+            found[entry.name] = entry
+            continue
+        rows = [registry.get_weights(name) for name in registry.list_weights(pattern)]
+        if not rows:
+            raise UnknownWeights(f"no weights match {pattern!r}; `videozoo list` prints all of them")
+        found |= {entry.name: entry for entry in rows if entry.file is not None}
+    return list(found.values())

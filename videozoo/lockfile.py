@@ -1,0 +1,113 @@
+"""``videozoo.lock``: the full digest, size and source of every weight file that was ever used, enforced from then on.
+
+    {"version": 1, "weights": {"ircsn_r152.ig65m_k400": {"sha256": "...", "size_bytes": 134000000, "source": "https://..."}}}
+
+The first use of a row adds its line; every later use must meet it. A project that commits its own lock file gets the
+same bytes everywhere, also for rows of which the manifest knows an 8-digit prefix or no digest at all. Which file it
+is: the one that `used` names (``lock=``, ``--lock``), else ``VIDEOZOO_LOCK``, else ``videozoo.lock`` in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from videozoo.errors import InvalidArgument
+from videozoo.files import place
+
+VERSION = 1
+
+_chosen: ContextVar[Path | None] = ContextVar("videozoo_lock", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """What the lock says of one row's original file."""
+
+    sha256: str
+    """All 64 digits."""
+    size_bytes: int
+    source: str
+    """Where the file came from on first use: a URL without credentials, or a path."""
+
+
+@contextmanager
+def used(lock: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Within the block, every fetch of this thread obeys the lock file ``lock``; None leaves the choice as it is."""
+    if lock is None:
+        yield
+        return
+    token = _chosen.set(Path(lock).expanduser().absolute())
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def chosen() -> Path | None:
+    """The lock file that the caller or ``VIDEOZOO_LOCK`` named; None where the cache's own is meant."""
+    named = _chosen.get()
+    if named is not None:
+        return named
+    variable = os.environ.get("VIDEOZOO_LOCK")
+    return Path(variable).expanduser().absolute() if variable else None
+
+
+def read(path: Path) -> Mapping[str, Locked]:
+    """The lines of a lock file by the name of the weights; none where the file does not exist.
+
+    Raises:
+        InvalidArgument: the file is not a lock file, or cannot be read. It is never taken for an empty one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"the lock file {path} cannot be read: {error}") from error
+    try:
+        data = json.loads(text)
+        if data["version"] != VERSION:
+            raise ValueError(f"version {data['version']!r}, not {VERSION}")
+        return {str(name): _locked(line) for name, line in data["weights"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        raise InvalidArgument(
+            f"{path} is not a videozoo lock file ({reason}); restore it, or remove it to lock anew"
+        ) from error
+
+
+def add(path: Path, name: str, line: Locked) -> None:
+    """Add one line; the caller keeps other writers out. A line that exists is kept as it is.
+
+    Raises:
+        InvalidArgument: as `read`.
+        OutputError: the file cannot be written.
+    """
+    lines = dict(read(path))
+    lines.setdefault(name, line)
+    data = {"version": VERSION, "weights": {key: asdict(lines[key]) for key in sorted(lines)}}
+    text = json.dumps(data, indent=2) + "\n"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    place(path, write, overwrite=True)
+
+
+def _locked(line: Mapping[str, Any]) -> Locked:
+    locked = Locked(**line)
+    if not isinstance(locked.sha256, str) or re.fullmatch(r"[0-9a-f]{64}", locked.sha256) is None:
+        raise ValueError(f"sha256 {locked.sha256!r} has not 64 hexadecimal digits")
+    if type(locked.size_bytes) is not int or locked.size_bytes < 0:
+        raise ValueError(f"size_bytes {locked.size_bytes!r} is not a size")
+    if not isinstance(locked.source, str):
+        raise ValueError("source is not a text")
+    return locked
