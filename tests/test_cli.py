@@ -460,13 +460,13 @@ def test_an_interrupt_is_status_130(capsys: Capture, monkeypatch: pytest.MonkeyP
 def test_an_interrupt_while_writing_leaves_nothing(
     foreign_file: ForeignFile, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from videozoo import conversion
+    from videozoo import isolation
 
-    def interrupted(path: Path, *_: object) -> None:
-        path.write_bytes(b"half")
+    def interrupted(_: object, __: Path, arguments: dict[str, str], **___: object) -> None:
+        Path(arguments["temporary"]).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(conversion.safetensors_file, "write", interrupted)
+    monkeypatch.setattr(isolation, "call", interrupted)
     assert main.run(["convert", str(foreign_file("test_tsn")), "-o", "out.safetensors"]) == 130
     assert not list(Path.cwd().iterdir())
 

@@ -145,6 +145,8 @@ def _converted(
 ) -> tuple[Path, dict[str, object]]:
     """Let ``work`` fill the output; return its path and what was found."""
     path = Path(source)
+    if path.is_dir():
+        raise UnreadableCheckpoint(f"{path}: not a checkpoint: a folder; add --recursive to convert what is in it")
     target = path.with_suffix(".safetensors") if output is None else Path(output)
     if not path.exists():
         raise UnreadableCheckpoint(f"{path}: cannot be read: there is no such file")
