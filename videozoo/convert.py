@@ -146,7 +146,7 @@ def _converted(
     """Let ``work`` fill the output; return its path and what was found."""
     path = Path(source)
     if path.is_dir():
-        raise UnreadableCheckpoint(f"{path}: is a folder; --recursive converts the files in it")
+        raise UnreadableCheckpoint(f"{path}: not a checkpoint: a folder; add --recursive to convert what is in it")
     target = path.with_suffix(".safetensors") if output is None else Path(output)
     if not path.exists():
         raise UnreadableCheckpoint(f"{path}: cannot be read: there is no such file")
