@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +54,7 @@ class Input:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    channel_order: Literal["rgb"] = "rgb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +256,9 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 def _protocol(row: Mapping[str, Any]) -> Protocol:
+    pixels = row["input"]
     return Protocol(
-        input=Input(**{field.name: tuple(row["input"][field.name]) for field in fields(Input)}),
+        input=Input(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["channel_order"]),
         full=Views(**row["full"]),
         center=Views(**row["center"]),
     )
