@@ -35,6 +35,7 @@ from videozoo import lockfile
 from videozoo.download import download
 from videozoo.errors import DigestMismatch, NoSource, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
+from videozoo.huggingface import is_offline
 from videozoo.manifest import Entry, File, load
 
 PACKAGE_WEIGHTS = Path(__file__).parent / "weights"
@@ -246,7 +247,7 @@ def _plan_original(entry: Entry, trust_first_use: bool) -> Plan:
         if not folder.is_dir():
             refused.append(f"VIDEOZOO_WEIGHTS_DIR names {folder}, which is not a folder")
     urls = remote_urls(entry)
-    if urls and not _is_offline():
+    if urls and not is_offline():
         return Plan("download", cached, urls, tuple(refused))
     raise NoSource(_nowhere(entry, file, refused))
 
@@ -417,11 +418,6 @@ def _converted_problem(entry: Entry) -> str | None:
 
 def _set_aside(path: Path) -> None:
     os.replace(path, path.with_name(path.name + ".damaged"))
-
-
-def _is_offline() -> bool:
-    names = ("VIDEOZOO_OFFLINE", "HF_HUB_OFFLINE")
-    return any(os.environ.get(name, "").strip().lower() not in {"", "0", "false", "no", "off"} for name in names)
 
 
 @contextmanager
