@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from videozoo import download
-from videozoo.download import Downloaded, without_credentials
+from videozoo.download import Downloaded, download, limits, without_credentials
 from videozoo.errors import DigestMismatch, FetchError
 
 BODY = hashlib.shake_256(b"weights").digest(3 << 20)
@@ -79,13 +78,11 @@ def serving(*cuts: int | None) -> Iterator[Ranged]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
 
 
 def get(state: Ranged, folder: Path, digest: str | None = DIGEST, size_bytes: int | None = None) -> Downloaded:
-    return download.download(
-        [state.url], folder / "f", digest=digest, size_bytes=size_bytes, what="net", progress=False
-    )
+    return download([state.url], folder / "f", digest=digest, size_bytes=size_bytes, what="net", progress=False)
 
 
 @pytest.mark.parametrize("length", [True, False], ids=["length", "no length"])
@@ -104,7 +101,7 @@ def test_a_cut_body_is_resumed(share: int, known: bool, length: bool, tmp_path: 
 
 def stop_in_the_middle(folder: Path) -> None:
     """Leave what a call leaves whose connection never comes back."""
-    cuts = [2 << 20, *[0] * (download.MAX_RETRIES + 1)]
+    cuts = [2 << 20, *[0] * (limits.MAX_RETRIES + 1)]
     with serving(*cuts) as state, pytest.raises(FetchError, match="the connection ended"):
         get(state, folder)
     (folder / "f.part.json").write_text(json.dumps({"url": "later", "etag": '"1"'}))
