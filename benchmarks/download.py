@@ -6,8 +6,8 @@ A server of its own process sends one file of random bytes from the page cache b
 loopback. Each measurement is a child process of its own, by turns, the order reversed every other round; the file is
 removed before each. ``download`` is the call of `videozoo.download.download`, which also computes and compares the
 sha256 and has the bytes on the disk before it returns; ``curl`` does neither. ``curl, sha256sum, sync`` is what a
-careful shell script would do. Of ``curl`` the whole process is timed, of ``download`` the call, and beside it the process with
-the imports.
+careful shell script would do. Of ``curl`` the whole process is timed, of ``download`` the call, and beside it the
+process with the imports.
 """
 
 # ruff: noqa: T201

@@ -27,12 +27,16 @@ def new_session() -> Session:
     """What `get` asks through; to be closed. Certificates are always verified."""
     import requests
     from requests.adapters import HTTPAdapter
+    from urllib3.exceptions import InvalidHeader
     from urllib3.response import BaseHTTPResponse
     from urllib3.util.retry import Retry
 
     class BoundedRetry(Retry):
         def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-            asked = super().get_retry_after(response)
+            try:
+                asked = super().get_retry_after(response)
+            except InvalidHeader:
+                return None
             return None if asked is None else min(asked, limits.MAX_PAUSE_SECONDS)
 
     class Session(requests.Session):
