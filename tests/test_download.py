@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from videozoo.download import Downloaded, download, limits, without_credentials
-from videozoo.errors import DigestMismatch, FetchError
+from videozoo.errors import DigestMismatch, FetchError, OutputError
 
 BODY = hashlib.shake_256(b"weights").digest(3 << 20)
 OTHER = b"x" + BODY[1:]
@@ -166,6 +167,22 @@ def test_other_bytes_end_at_once(length: bool, tmp_path: Path) -> None:
         state.body, state.length = OTHER, length
         get(state, tmp_path)
     assert len(state.asked) <= 2 and list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_beside_the_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells of such a failure once, and a later flush of the same file succeeds."""
+    flushed: list[int] = []
+
+    def flush(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(limits, "FLUSH_BYTES", 1 << 20)
+    monkeypatch.setattr(os, "fsync", flush)
+    with serving() as state, pytest.raises(OutputError, match="Input/output error"):
+        get(state, tmp_path)
+    assert flushed and list(tmp_path.iterdir()) == []
 
 
 def test_without_a_digest(tmp_path: Path) -> None:
