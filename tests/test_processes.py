@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from http_server import Reply, Server, running
 from test_cache import row, stored
 
@@ -58,13 +59,11 @@ def large(url: str, tag: str = "k400") -> Entry:
     return row(url, tag=tag, sha256=DIGEST, sha256_prefix=None)
 
 
-def start(folder: Path, *entries: Entry, first: str = "", **settings: str) -> subprocess.Popen[str]:
+def start(folder: Path, *entries: Entry, first: str = "") -> subprocess.Popen[str]:
     """A process that fetches these rows in turn, and prints a path or an error for each."""
     task = folder / f"task-{time.monotonic_ns()}"
     task.write_bytes(pickle.dumps(entries))
-    environment = os.environ | {"PYTHONPATH": str(Path(cache.__file__).parents[1]), **settings}
-    if not (Path(environment["PYTHONPATH"]) / "videozoo").is_dir():  # the cache may be a package of its own
-        environment["PYTHONPATH"] = str(Path(cache.__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
         [sys.executable, "-c", first + FETCH, str(task)], env=environment, stdout=subprocess.PIPE, text=True
     )
