@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from videozoo import registry
+from videozoo import cache, registry
 from videozoo.checkpoints import readers, safetensors_file
 from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2, MMACTION2_TRUNK
@@ -20,8 +20,8 @@ from videozoo.files import place, sha256_file
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Entry
 
-CONVERTER = "videozoo 1"
-"""Written into converted files; to be raised when the same source would give other bytes."""
+CONVERTER = cache.CONVERTER
+"""Written into converted files."""
 
 NATIVE = Layout(
     name="videozoo",
@@ -87,12 +87,13 @@ class Conversion:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the converted file says about itself."""
+        """What the converted file says about itself. Of a row's file, that does not depend on where the source lay."""
+        file = None if self.entry is None else self.entry.file
         row = {} if self.entry is None else {"videozoo.weights": self.entry.name}
         return row | {
             "videozoo.architecture": self.architecture,
             "videozoo.num_classes": str(self.num_classes),
-            "videozoo.source": self.source.path.name,
+            "videozoo.source": self.source.path.name if file is None else file.name,
             "videozoo.source_sha256": self.sha256,
             "videozoo.source_layout": self.source.layout.name,
             "videozoo.converter": CONVERTER,

@@ -7,6 +7,7 @@ tensors of the (memory-mapped) file as they are.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -131,13 +132,14 @@ def _classes(spec: Architecture, entry: Entry | None) -> int:
 
 def _published_file(entry: Entry, make: MakeNet[VideoModel]) -> WeightFile:
     """The row's converted file from the cache; fetched and converted first if need be."""
-    stored = cache.converted(entry)
-    if stored is not None:
-        return open_weights(stored)
-    original = open_weights(cache.fetch(entry))
+    found = cache.obtain(entry)
+    if found.kind == "converted":
+        return open_weights(found.path)
+    original = open_weights(found.path)
     with torch.device("meta"):
         network = make(num_classes=entry.num_classes, in_chans=3)
-    conversion = convert(original, network, entry.architecture)
+    # The row is named here: of one without a published digest, the digest does not tell it.
+    conversion = replace(convert(original, network, entry.architecture), entry=entry)
     try:
         return open_weights(cache.store_converted(entry, lambda path: write_checked(conversion, path)))
     except OutputError as error:
