@@ -88,16 +88,20 @@ class Conversion:
     @property
     def metadata(self) -> dict[str, str]:
         """What the converted file says about itself. Of a row's file, that does not depend on where the source lay."""
-        file = None if self.entry is None else self.entry.file
-        row = {} if self.entry is None else {"videozoo.weights": self.entry.name}
-        return row | {
+        return {
             "videozoo.architecture": self.architecture,
             "videozoo.num_classes": str(self.num_classes),
-            "videozoo.source": self.source.path.name if file is None else file.name,
+            "videozoo.source": self.source.path.name,
             "videozoo.source_sha256": self.sha256,
             "videozoo.source_layout": self.source.layout.name,
             "videozoo.converter": CONVERTER,
-        }
+        } | ({} if self.entry is None else row_metadata(self.entry))
+
+
+def row_metadata(entry: Entry) -> dict[str, str]:
+    """What a converted file says about itself because it is a row's: the same wherever, and as whatever, it lay."""
+    source = {} if entry.file is None else {"videozoo.source": entry.file.name}
+    return {"videozoo.weights": entry.name} | source
 
 
 def open_weights(
