@@ -165,6 +165,13 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_cache_is_no_mirror(capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (cache.home(), cache.home() / "mirror"):
+        assert run(["mirror", str(folder), NAME]) == 2
+        assert "name another folder" in capsys.readouterr().err
+    assert not (cache.home() / "mirror").exists()
+
+
 # What a user gets
 
 

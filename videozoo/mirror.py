@@ -18,7 +18,7 @@ from videozoo import cache, lockfile, registry
 from videozoo.cache import planning
 from videozoo.cache.contents import contents
 from videozoo.cache.places import Kind, layout
-from videozoo.errors import FetchError, OutputError
+from videozoo.errors import FetchError, InvalidArgument, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
 from videozoo.importing import convert_into_cache
 from videozoo.lockfile import Locked, LockedConversion
@@ -61,8 +61,11 @@ def prepare(folder: Path) -> None:
     """Make the folder, and remove what a run that was killed left in it. Only one run at a time may write to a folder.
 
     Raises:
+        InvalidArgument: it is the cache, or inside it.
         OutputError: it cannot be written.
     """
+    if cache.home().resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise InvalidArgument(f"{folder} belongs to the cache {cache.home()}: name another folder for the mirror")
     try:
         for kind in ("originals", "converted"):
             (folder / kind).mkdir(parents=True, exist_ok=True)

@@ -220,6 +220,8 @@ def _remember(entry: Entry, path: Path, sha256: str | None, source: str | None) 
 def _remember_converted(entry: Entry, made: LockedConversion) -> None:
     """Lock the first conversion. It follows from the original, so that a lock which cannot be written does no harm."""
     lock = lock_path()
+    if entry.name not in lockfile.read(lock):
+        return
     try:
         with guard("videozoo"):
             line = lockfile.read(lock).get(entry.name)
