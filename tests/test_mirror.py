@@ -299,7 +299,7 @@ def test_the_first_conversion_is_locked_and_the_next_is_held_against_it(tmp_path
     create_model("test_tsn", pretrained=True)
     path = cache.home() / CONVERTED
     line = lockfile.read(cache.lock_path())[NAME]
-    assert line.converted == LockedConversion(sha256_file(path), path.stat().st_size, cache.CONVERTER)
+    assert line.converted == LockedConversion(sha256_file(path), path.stat().st_size, lockfile.CONVERTER)
     path.unlink()
     wrong = dataclasses.replace(line.converted, sha256="0" * 64)
     lockfile.put(cache.lock_path(), NAME, dataclasses.replace(line, converted=wrong))

@@ -1,6 +1,6 @@
 """``videozoo-convert`` as a library call: a file of unknown make to safetensors under our names.
 
-Torch is imported by the functions that read, so that a process which leaves the reading to a child does without.
+What reads is imported by the functions that do, so that a process which leaves it to a child starts at once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, Un
 from videozoo.files import place, refuse_unfit, sha256_file
 
 if TYPE_CHECKING:
+    from videozoo.checkpoints.keymap import Inventory
     from videozoo.checkpoints.paddle import SixteenBit
     from videozoo.conversion import Conversion, WeightFile
-    from videozoo.layers.video_model import VideoModel
 
 StrPath = str | PathLike[str]
-_HEAVY = ("torch", "videozoo.conversion", "videozoo.models")
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,8 @@ def _converted(
     def write(temporary: Path) -> None:
         every = {"source": str(path), "temporary": str(temporary), **arguments}
         if isolated:
-            found.update(_from_child(isolation.call(work, path, every, imports=_HEAVY), temporary, path))
+            result = isolation.call(work, path, every, imports=["videozoo.conversion"])
+            found.update(_from_child(result, temporary, path))
         else:
             found.update(work(**every))
 
@@ -184,10 +184,10 @@ def _checkpoint(
     """`convert_checkpoint` without the care for the output's name; in JSON values, as it may run in a child."""
     from videozoo.conversion import convert, open_weights, write_checked
 
-    opened = open_weights(Path(source), ema=ema, sixteen_bit=sixteen_bit, askew=True)
+    opened = open_weights(Path(source), ema=ema, sixteen_bit=sixteen_bit)
     if architecture is None:
         architecture = identify(opened)
-    conversion = convert(opened, _network(architecture, opened), architecture)
+    conversion = convert(opened, *_needed(architecture, opened))
     write_checked(conversion, Path(temporary))
     return _found(conversion)
 
@@ -198,7 +198,7 @@ def _tensors(source: str, temporary: str, ema: bool, sixteen_bit: SixteenBit | N
     from videozoo.conversion import CONVERTER
 
     path = Path(source)
-    checkpoint = readers.read(path, askew=True)
+    checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
     digest = sha256_file(path)
     metadata = {"videozoo.source": path.name, "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
@@ -225,7 +225,7 @@ def identify(source: WeightFile) -> str:
     reasons: dict[str, str] = {}
     for name in filter(source.may_hold, [*registry.list_models(), *registry.list_models("test_*")]):
         try:
-            fit(source, _network(name, source), name)
+            fit(source, _needed(name, source)[0], name)
         except CheckpointMismatch as error:
             reasons[name] = str(error).splitlines()[0].split(": ", 1)[-1]
         else:
@@ -246,14 +246,13 @@ def _misfits(reason: str) -> int:
     return sum(int(part.split()[0]) for part in reason.split("; ") if part.split()[0].isdigit())
 
 
-def _network(architecture: str, source: WeightFile) -> VideoModel:
-    from videozoo.layers.blank import blank_networks
-    from videozoo.models import create_model
+def _needed(architecture: str, source: WeightFile) -> tuple[Inventory, str, int]:
+    """What a network with the file's classes needs; the arguments of `conversion.convert`."""
+    from videozoo.inventory import inventory
 
     spec = registry.architecture(architecture)
     classes = manifest.load().datasets[spec.dataset].num_classes if source.num_classes is None else source.num_classes
-    with blank_networks():
-        return create_model(architecture, num_classes=classes)
+    return inventory(architecture, classes), architecture, classes
 
 
 def _found(conversion: Conversion) -> dict[str, object]:

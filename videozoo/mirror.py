@@ -139,7 +139,7 @@ def _mirror_converted(
             source = convert_into_cache(entry, original, sha256)
         if source is None:
             raise OutputError(f"{entry.name}: its conversion left the cache meanwhile; run this again")
-        known = LockedConversion(sha256_file(source), source.stat().st_size, cache.CONVERTER)
+        known = LockedConversion(sha256_file(source), source.stat().st_size, lockfile.CONVERTER)
         if planning.look(target, known).problem is not None:
             _copy(source, target, known.sha256)
             written.append(name)
