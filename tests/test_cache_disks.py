@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -154,3 +155,22 @@ def test_eight_processes_and_the_one_that_downloads_is_killed(server: Server, tm
     assert outputs == [str(expected)] * 7 and expected.read_bytes() == BODY
     assert len(server.requests) == 2
     assert stored(cache.home()) == [f"originals/net.k400/{NAME}"]
+
+
+def test_offline_opens_no_socket_for_what_is_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, converted = row(server.serve("/f", Reply(BODY))), row("https://host.invalid/f", tag="c", name="c.pth")
+    path = cache.fetch(original)
+    cache.store_converted(converted, lambda temporary: temporary.write_bytes(BODY) and None)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail("a socket was opened")
+
+    monkeypatch.setenv("VIDEOZOO_OFFLINE", "1")
+    with monkeypatch.context() as closed:
+        closed.setattr(socket, "socket", refuse)
+        closed.setattr(socket, "getaddrinfo", refuse)
+        assert cache.obtain(original).path == path
+        assert cache.obtain(converted).kind == "converted"
+        path.write_bytes(BODY[:-1])
+        with pytest.raises(NoSource, match=f"it has {len(BODY) - 1} bytes"):
+            cache.obtain(original)
