@@ -91,7 +91,7 @@ def test_the_layout_and_the_lock(folder: Path, server: Server) -> None:
         assert f"| `{name}` | {known.size_bytes} | `{known.sha256}` |" in readme
 
 
-@pytest.mark.parametrize("arguments", [[NAME], ["test_t*", "--json"]])
+@pytest.mark.parametrize("arguments", [[NAME], ["test_ts*", "--json"]])
 def test_again_copies_nothing(
     arguments: list[str], folder: Path, server: Server, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -157,6 +157,13 @@ def test_an_imported_row_is_mirrored_converted(tmp_path: Path, monkeypatch: pyte
     assert run(["mirror", str(tmp_path / "mirror")]) == 0
     assert files(tmp_path / "mirror") == FILES - {ORIGINAL}
     assert "private" not in (tmp_path / "mirror" / "videozoo.lock").read_text()
+
+
+def test_an_embedded_row_that_is_named(tmp_path: Path) -> None:
+    assert run(["mirror", str(tmp_path / "mirror"), "test_tpn"]) == 0
+    name = "test_tpn.motion8"
+    assert {f"originals/{name}/test_tpn.pth", f"converted/{name}.safetensors"} < files(tmp_path / "mirror")
+    assert lockfile.read(tmp_path / "mirror" / "videozoo.lock")[name].source == "test_tpn.pth"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
