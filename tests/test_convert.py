@@ -21,7 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videozoo import convert_checkpoint, create_model
+from videozoo import cache, convert_checkpoint, create_model, lockfile
+from videozoo.cli.main import run_convert
 from videozoo.errors import (
     CheckpointError,
     CheckpointMismatch,
@@ -81,6 +82,35 @@ def test_a_foreign_file_and_its_conversion_give_equal_logits(
     # the same weights at other addresses: kernels for aligned and unaligned memory differ in the last bit
     torch.testing.assert_close(foreign, converted, rtol=1e-5, atol=1e-5)
     assert report.num_tensors == len(load_file(report.output)) == len(state_of(source))
+
+
+def test_a_file_without_a_published_digest_is_recorded_at_its_first_use(
+    edit_manifest: Callable[..., None], foreign_file: ForeignFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "test_tsn.motion8"
+    edit_manifest(row, embedded=False, name="published.pth", sha256=None, size_bytes=None)
+    for name, architecture in (("mine.pth", "test_tsn"), ("published.pth", "test_tpn")):
+        (tmp_path / name).write_bytes(foreign_file(architecture).read_bytes())
+        assert convert_checkpoint(tmp_path / name, tmp_path / "out", overwrite=True).recorded_as is None
+    assert lockfile.read(cache.lock_path()) == {}
+
+    source = tmp_path / "published.pth"
+    source.write_bytes(foreign_file("test_tsn").read_bytes())
+    assert run_convert([str(source)]) == 0
+    assert "test_tsn.motion8, by name and structure; no digest was published" in capsys.readouterr().out
+    line = lockfile.read(cache.lock_path())[row]
+    assert (line.sha256, line.size_bytes, line.source) == (digest(source), source.stat().st_size, str(source))
+
+
+def test_another_file_than_the_recorded_one_converts_with_a_warning(
+    edit_manifest: Callable[..., None], foreign_file: ForeignFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_manifest("test_tsn.motion8", embedded=False, name="published.pth", sha256=None, size_bytes=None)
+    source = saved(tmp_path / "published.pth", state_of(foreign_file("test_tsn")))
+    assert convert_checkpoint(source, tmp_path / "1").recorded_as == "test_tsn.motion8"
+    saved(source, {name: 2 * tensor for name, tensor in state_of(source).items()})
+    assert convert_checkpoint(source, tmp_path / "2").recorded_as is None
+    assert "is not the file of test_tsn.motion8" in caplog.text
 
 
 def test_no_torch_is_needed(foreign_file: ForeignFile, tmp_path: Path) -> None:

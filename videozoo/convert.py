@@ -5,15 +5,24 @@ What reads is imported by the functions that do, so that a process which leaves 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import isolation, manifest, registry
-from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownLayout, UnreadableCheckpoint
+from videozoo import cache, isolation, manifest, registry
+from videozoo.errors import (
+    CheckpointMismatch,
+    InvalidArgument,
+    OutputError,
+    UnknownLayout,
+    UnreadableCheckpoint,
+    VideoZooError,
+)
 from videozoo.files import place, refuse_unfit, sha256_file
+from videozoo.manifest import Entry
 
 if TYPE_CHECKING:
     from videozoo.checkpoints.keymap import Inventory
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from videozoo.conversion import Conversion, WeightFile
 
 StrPath = str | PathLike[str]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,9 @@ class ConversionReport:
     num_classes: int
     weights: str | None
     """The manifest row whose digest the source has; None for a file that no row names."""
+    recorded_as: str | None
+    """The row without a published digest whose file this is by its name, layout, architecture and number of classes:
+    the lock has its digest from now on. None for any other file."""
     digest_is_prefix: bool
     """Whether only the published 8-digit prefix of the row's digest could be compared."""
     output: Path
@@ -81,7 +94,8 @@ def convert_checkpoint(
         isolated: read the file in a child process with limits, as the command line does; else in this process.
 
     Returns:
-        What was found and written. The file was read back and compared before it got its name.
+        What was found and written. The file was read back and compared before it got its name. If the source is
+        by name and structure the file of a row without a published digest, ``videozoo.lock`` has recorded its digest.
 
     Raises:
         InvalidArgument: ``sixteen_bit`` is something else.
@@ -93,7 +107,28 @@ def convert_checkpoint(
         registry.architecture(architecture)  # an unknown one is refused before a process is started for it
     arguments = {"architecture": architecture, "ema": ema, "sixteen_bit": _checked(sixteen_bit)}
     target, found = _converted(_checkpoint, source, output, arguments, overwrite=overwrite, isolated=isolated)
-    return ConversionReport(source=Path(source), output=target, output_sha256=sha256_file(target), **found)  # type: ignore[arg-type]
+    report = ConversionReport(Path(source), output=target, output_sha256=sha256_file(target), recorded_as=None, **found)  # type: ignore[arg-type]
+    return replace(report, recorded_as=_record(report))
+
+
+def _record(report: ConversionReport) -> str | None:
+    """Lock a file of which no digest was published, at its first use; return its row's name if that was done."""
+    row = registry.find_by_file_name(report.source.name)
+    found = (report.architecture, report.num_classes)
+    if row is None or found != (row.architecture, row.num_classes) or not has_layout(report, row):
+        return None
+    try:
+        cache.record_first_use(row, report.source, report.source_sha256)
+    except VideoZooError as error:
+        _log.warning("%s, converted as a file of no row: %s", report.source.name, error)
+        return None
+    return row.name
+
+
+def has_layout(report: ConversionReport, row: Entry) -> bool:
+    """Whether a file names its tensors as the row's file does."""
+    layout = "" if row.file is None else row.file.layout
+    return report.source_layout.startswith(layout.removesuffix("video"))  # paddle_imagenet is one of PaddleVideo's
 
 
 def convert_tensors(
