@@ -21,6 +21,7 @@ import requests
 from http_server import Reply, Server, running
 
 from videozoo import cache
+from videozoo.cache import places, planning
 from videozoo.download import limits
 from videozoo.errors import DigestMismatch, FetchError, NoSource, OutputError, VideoZooError
 from videozoo.files import place
@@ -415,7 +416,7 @@ def test_damaged_download_is_set_aside(
 @pytest.mark.usefixtures("no_socket")
 def test_row_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = (row(tag="announced", published=False), row(tag="k400"), row(tag="sthv1"))
-    monkeypatch.setattr(cache, "load", lambda: Manifest({}, {}, {}, entries))
+    monkeypatch.setattr(planning, "load", lambda: Manifest({}, {}, {}, entries))
     for act in (cache.plan, cache.fetch):
         with pytest.raises(NoSource, match=r"never published.*net.k400, net.sthv1$") as error:
             act(entries[0])
@@ -431,7 +432,7 @@ def test_row_without_a_digest(folder: Path) -> None:
 
 @pytest.mark.usefixtures("no_socket")
 def test_embedded(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "PACKAGE_WEIGHTS", tmp_path)
+    monkeypatch.setattr(places, "PACKAGE_WEIGHTS", tmp_path)
     entry = row(embedded=True, sha256=DIGEST)
     with pytest.raises(NoSource, match="missing from the installation"):
         cache.fetch(entry)
@@ -456,7 +457,7 @@ def test_own_folder(name: str, folder: Path, home: Path) -> None:
 
 
 def test_own_folder_with_many_files_is_searched_by_name(folder: Path) -> None:
-    for number in range(cache.MAX_FILES_HASHED):
+    for number in range(planning.MAX_FILES_HASHED):
         (folder / f"{number}.pth").write_bytes(OTHER)
     (folder / "renamed.pth").write_bytes(BODY)
     assert cache.plan(row("https://host.invalid/f")).kind == "download"
@@ -497,7 +498,7 @@ def test_mirrors_come_before_the_urls(server: Server, monkeypatch: pytest.Monkey
     layout = f"originals/net.k400/{NAME}"
     expected = [f"/a/{layout}", f"/hub/lab/zoo/resolve/v1/{layout}", f"/hub/org/name/resolve/main/{layout}", "/f"]
     assert server.paths() == expected
-    assert cache.remote_urls(entry) == tuple(server.address + path for path in expected)
+    assert [address.url for address in cache.remote_addresses(entry)] == [server.address + path for path in expected]
 
 
 # A cache that cannot be written
@@ -602,7 +603,7 @@ def test_conversion_of_another_original_is_not_used() -> None:
 
 def test_conversion_of_an_older_release_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     cache.store_converted(row(), write_body)
-    monkeypatch.setattr(cache, "CONVERTED_FORMAT", cache.CONVERTED_FORMAT + 1)
+    monkeypatch.setattr(planning, "CONVERTER", "videozoo 2")
     assert cache.converted(row()) is None
 
 

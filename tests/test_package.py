@@ -34,13 +34,14 @@ LAYERS = {
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,
     "model_config": 3,
-    "conversion": 4, "model_card": 4,
+    "inventory": 4, "conversion": 4, "model_card": 4,
     "pretrained": 5, "model_folder": 5,
     "models": 6,
     "predict": 7, "convert": 7,
-    "train": 8, "demo": 8, "hub": 8,
-    "cli": 9,
-    "videozoo": 10, "__main__": 10,
+    "train": 8, "demo": 8, "hub": 8, "importing": 8, "verification": 8,
+    "mirror": 9,
+    "cli": 10,
+    "videozoo": 11, "__main__": 11,
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors", "manifest", "files", "registry", "download", "lockfile", "cache", "labels", "tables", "model_config",
