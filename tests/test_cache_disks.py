@@ -1,4 +1,4 @@
-"""The cache on disks that are full, read-only or shared by many processes, and with links in it; for real if we may."""
+"""The cache in folders that are read-only or shared by many processes, and with links in it; for real if we may."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from http_server import Reply, Server, running
-from test_cache import BODY, NAME, one_line, row, start_fetching, stored
+from test_cache import BODY, NAME, row, start_fetching, stored
 
 from videozoo import cache
 from videozoo.download import limits
-from videozoo.errors import NoSource, OutputError
+from videozoo.errors import NoSource
 from videozoo.manifest import Entry
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX disks, users and signals")
@@ -35,35 +35,6 @@ def server() -> Iterator[Server]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file system of 256 KiB that holds the cache."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets us mount no file system")
-    monkeypatch.setenv("VIDEOZOO_HOME", str(disk / "home"))
-    try:
-        yield disk / "home"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True, capture_output=True)
-
-
-def test_a_full_disk(small_disk: Path, server: Server) -> None:
-    small = row(server.serve("/small", Reply(BODY)))
-    path = cache.fetch(small)
-    large = row(server.serve("/large", Reply(bytes(1 << 20))), tag="large", name="large.pth", sha256_prefix="30e14955")
-    with pytest.raises(OutputError, match=r"No space left on device.*VIDEOZOO_HOME") as error:
-        cache.fetch(large)
-    one_line(error)
-    with pytest.raises(OutputError, match=r"No space left on device.*VIDEOZOO_HOME"):
-        cache.store_converted(small, lambda temporary: temporary.write_bytes(bytes(1 << 20)) and None)
-    assert stored(small_disk) == [f"originals/net.k400/{NAME}"]
-    (small_disk / "ballast").write_bytes(bytes(180_000))
-    assert cache.fetch(small) == path and cache.obtain(small).path == path  # what is there still loads
 
 
 OBTAIN = """
