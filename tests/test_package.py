@@ -153,6 +153,20 @@ def test_names_are_answered_without_torch(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
+def test_networks_of_our_own_come_without_the_image_libraries() -> None:
+    """timm and torchvision take a second to import, what torch needs to draw numbers for the meta device another."""
+    code = """
+import sys
+import videozoo, videozoo.predict
+videozoo.ircsn_r152, videozoo.slowonly_r50, videozoo.r2plus1d_34
+videozoo.create_model("test_ircsn", pretrained=True)
+print("imported:", sorted({"timm", "torchvision", "PIL", "torch._dynamo", "sympy"} & sys.modules.keys()))
+"""
+    done = python(code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
 def python(code: str, *, path: Path | None = ROOT, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter that finds packages in ``path`` too, if given."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -12,13 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from videozoo import cache, manifest, registry
 from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
 from videozoo.files import sha256_file
+from videozoo.layers.blank import blank_networks, fill
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Architecture, Entry
 
@@ -136,7 +136,7 @@ def _published_file(entry: Entry, make: MakeNet[VideoModel]) -> WeightFile:
     if found.kind == "converted":
         return open_weights(found.path)
     original = open_weights(found.path)
-    with torch.device("meta"):
+    with blank_networks():
         network = make(num_classes=entry.num_classes, in_chans=3)
     # The row is named here: of one without a published digest, the digest does not tell it.
     conversion = replace(convert(original, network, entry.architecture), entry=entry)
@@ -150,7 +150,7 @@ def _published_file(entry: Entry, make: MakeNet[VideoModel]) -> WeightFile:
 def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: int) -> Net:
     """The network with the file's tensors, and with as many classes as the file has."""
     classes = _classes(spec, None) if source.num_classes is None else source.num_classes
-    with torch.device("meta"):
+    with blank_networks():
         network = make(num_classes=classes, in_chans=in_chans)
         first = f"{network.first_conv}.weight"
         stored_chans = source.in_chans or in_chans
@@ -158,9 +158,7 @@ def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: 
     tensors = fit(source, original, spec.name).tensors
     if original is not network:
         tensors[first] = adapt_input_channels(tensors[first], in_chans)
-    network.load_state_dict(
-        {name: tensors[name].to(place.dtype) for name, place in network.state_dict().items()}, assign=True
-    )
+    fill(network, tensors)
     return network
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
+from videozoo.layers.blank import repeated
 from videozoo.layers.video_model import VideoModel, init_convolutions
 
 Triple = tuple[int, int, int]
@@ -85,7 +87,7 @@ class ResNet3d(VideoModel):
             reduction *= spatial_stride
             blocks = [make_block(stage, channels, planes, (temporal_stride, spatial_stride, spatial_stride))]
             channels = planes * expansion
-            blocks += [make_block(stage, channels, planes, (1, 1, 1)) for _ in range(depth - 1)]
+            blocks += repeated(partial(make_block, stage, channels, planes, (1, 1, 1)), depth - 1)
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"layer{stage}"})
         self._add_classifier()
