@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,9 @@ def add(path: Path, name: str, line: Locked) -> None:
     _write(path, {name: line} | dict(read(path)))
 
 
-def add_converted(path: Path, name: str, converted: LockedConversion) -> None:
-    """Put the converted file into the line, where there is one, in place of another converter's; otherwise as `add`."""
-    lines = dict(read(path))
-    if name in lines:
-        _write(path, lines | {name: replace(lines[name], converted=converted)})
+def put(path: Path, name: str, line: Locked) -> None:
+    """As `add`, in place of a line that exists."""
+    _write(path, {**read(path), name: line})
 
 
 def _write(path: Path, lines: Mapping[str, Locked]) -> None:

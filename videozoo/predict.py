@@ -160,6 +160,7 @@ def load_recognizer(
     exact: bool = True,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    lock: StrPath | None = None,
 ) -> Recognizer:
     """A network with weights, the preprocessing and the labels that belong to them.
 
@@ -180,6 +181,7 @@ def load_recognizer(
         exact: see `create_transform`.
         num_classes: classes of ``checkpoint_path`` where they are not the architecture's usual ones.
         class_names: labels for such a file; None numbers them.
+        lock: see `create_model`.
 
     Raises:
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `create_model`.
@@ -198,6 +200,7 @@ def load_recognizer(
         checkpoint_path=checkpoint_path,
         num_classes=num_classes,
         num_segments=num_segments if shifted else None,
+        lock=lock,
     )
     transform = create_transform(model, mode, exact=exact)
     views = _changed(transform.views, num_clips, num_segments, crop, crop_size, twice_sample)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -225,12 +226,13 @@ def _remember(entry: Entry, path: Path, sha256: str | None, source: str | None) 
 def _remember_converted(entry: Entry, made: LockedConversion) -> None:
     """Lock the first conversion. It follows from the original, so that a lock which cannot be written does no harm."""
     lock = lock_path()
-    line = lockfile.read(lock).get(entry.name)
-    if line is None or line.converted == made:
+    if entry.name not in lockfile.read(lock):
         return
     try:
         with guard("videozoo"):
-            lockfile.add_converted(lock, entry.name, made)
+            line = lockfile.read(lock).get(entry.name)
+            if line is not None and line.converted != made:
+                lockfile.put(lock, entry.name, replace(line, converted=made))
     except (OSError, OutputError) as error:
         _log.info("%s: the conversion is not locked: %s", entry.name, error)
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fast-resize", action="store_true", help="not OpenCV's resize to the bit; off by one level")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="how many classes to print (5)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
+    parser.add_argument("--lock", type=Path, metavar="FILE", help="the lock file to write and obey")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         exact=not options.fast_resize,
         num_classes=options.num_classes,
         class_names=class_names,
+        lock=options.lock,
     )
     answers: list[dict[str, object]] = []
     status = 0
