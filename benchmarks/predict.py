@@ -129,7 +129,7 @@ def child(contender: str, name: str, path: Path, threads: int) -> dict[str, obje
 
 def report(name: str, runs: dict[str, list[dict[str, object]]]) -> None:
     """Medians, ratios to the originals' way, the parts of one call, and how far the logits are apart."""
-    print(f"\n{name}")
+    print(f"\n{name}", flush=True)
     medians = {
         what: {key: statistics.median(float(str(run[key])) for run in found) for key in ("wall", "cpu")}
         for what, found in runs.items()
