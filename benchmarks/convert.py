@@ -3,9 +3,10 @@
     python benchmarks/convert.py [--rounds 5]
 
 The file holds r2plus1d_34 (255 MB) under the names that VMZ gives its tensors, in torch's zip archive and in its older
-container. Each measurement is a child process of its own, by turns. Time: of the work, imports left out, and of the
-whole process. Memory: the peak of resident memory (VmHWM of Linux, which counts mapped pages) above what the imports
-took, and whole. ``command`` is ``videozoo-convert`` with its own child; its peak is the larger of the two processes'.
+container. Each measurement is a process of its own, by turns: a user's script, with its imports. Whole is the time of
+the process, work that of the call alone, and peak its resident memory (VmHWM of Linux, which counts mapped pages).
+Torch is imported by the first only: the others do without. ``command`` is ``videozoo-convert``, which reads the file in
+a child of its own; its peak is the larger of the two processes'.
 """
 
 # ruff: noqa: T201
@@ -35,22 +36,21 @@ _PEAK = """\
 def peak_mb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 """  # not ru_maxrss, which begins with that of the parent
-_START = """\
-import json, sys, time
-import torch, videozoo.conversion, videozoo.models
-from safetensors.torch import save_file
-from videozoo.convert import convert_checkpoint, convert_tensors
-before, started = peak_mb(), time.perf_counter()
-source, output = sys.argv[1:]
-"""
 _WORK = {
-    "torch.load + save_file": "save_file(torch.load(source, weights_only=True), output)",
-    "convert_checkpoint": "convert_checkpoint(source, output, overwrite=True)",
-    "convert_tensors": "convert_tensors(source, output, overwrite=True)",
+    "torch.load + save_file": (
+        "import torch; from safetensors.torch import save_file",
+        "save_file(torch.load(source, weights_only=True), output)",
+    ),
+    "convert_checkpoint": ("from videozoo import convert_checkpoint", "convert_checkpoint(source, output)"),
+    "convert_tensors": ("from videozoo.convert import convert_tensors", "convert_tensors(source, output)"),
 }
-_END = """
-work, peak = time.perf_counter() - started, peak_mb()
-print(json.dumps({"work_s": work, "peak_mb": peak, "above_mb": peak - before}))
+_CALL = """
+import json, sys, time
+{imports}
+source, output = sys.argv[1:]
+started = time.perf_counter()
+{work}
+print(json.dumps({{"work_s": time.perf_counter() - started, "peak_mb": peak_mb()}}))
 """
 _COMMAND = """\
 import json, resource, sys
@@ -62,7 +62,8 @@ peak = max(peak_mb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1
 sys.__stdout__.write(json.dumps({"peak_mb": peak}))
 """
 THEIRS, *_ = _WORK
-_CODES = {name: _PEAK + _START + work + _END for name, work in _WORK.items()} | {"command": _PEAK + _COMMAND}
+_CODES = {name: _PEAK + _CALL.format(imports=imports, work=work) for name, (imports, work) in _WORK.items()}
+_CODES["command"] = _PEAK + _COMMAND
 
 
 def write_sources(folder: Path) -> dict[str, Path]:
@@ -108,7 +109,7 @@ def main() -> None:
             print(f"\n{form}, {source.stat().st_size / 1e6:.0f} MB")
             for name, runs in found.items():
                 cells = [f"{name:23}"]
-                for key, unit in (("work_s", "s"), ("whole_s", "s"), ("above_mb", "MB"), ("peak_mb", "MB")):
+                for key, unit in (("whole_s", "s"), ("work_s", "s"), ("peak_mb", "MB")):
                     if key in runs[0]:
                         value = statistics.median(run[key] for run in runs)
                         base = statistics.median(run[key] for run in found[THEIRS])

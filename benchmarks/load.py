@@ -28,6 +28,7 @@ import torch
 from videozoo import cache, registry
 from videozoo.cache.untouched import SETTLED_NS
 from videozoo.checkpoints import safetensors_file
+from videozoo.checkpoints.tensors import as_arrays
 from videozoo.models import create_model
 
 ROW = "ircsn_r152.ig65m_k400"
@@ -64,7 +65,7 @@ def store(folder: Path) -> Path:
     model = create_model("ircsn_r152")
     entry = registry.get_weights(ROW)
     metadata = {"videozoo.architecture": "ircsn_r152", "videozoo.weights": ROW}
-    cache.store_converted(entry, lambda path: safetensors_file.write(path, model.state_dict(), metadata))
+    cache.store_converted(entry, lambda path: safetensors_file.write(path, as_arrays(model.state_dict()), metadata))
     torch.save(model.state_dict(), folder / "classic.pth")
     return folder / "classic.pth"
 

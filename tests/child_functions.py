@@ -41,10 +41,10 @@ def take_much_memory() -> int:
     return len(bytearray(1 << 34))
 
 
-def take_much_memory_in_torch() -> int:
-    import torch
+def take_much_memory_in_numpy() -> int:
+    import numpy as np
 
-    return torch.empty(1 << 34, dtype=torch.uint8).numel()
+    return np.empty(1 << 34, np.uint8).size
 
 
 def spin() -> None:

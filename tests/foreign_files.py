@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from videozoo.checkpoints import readers
+from videozoo.checkpoints.paddle import SixteenBit
+from videozoo.checkpoints.tensors import as_tensor
+
 
 def model_tensors() -> dict[str, Tensor]:
     """Every dtype and shape that matters: scalars, empty, half precision, views, transposed and shared storages."""
@@ -114,6 +118,14 @@ def save_python2(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     entries = b"".join(text(name.encode()) + array(tensor) for name, tensor in tensors.items())
     path.write_bytes(b"\x80\x02}" + text(b"blobs") + b"}(" + entries + b"us.")
+
+
+def state_dict(
+    checkpoint: readers.Checkpoint, *, ema: bool = False, sixteen_bit: SixteenBit | None = None
+) -> dict[str, Tensor]:
+    """`readers.state_dict` as torch's tensors."""
+    arrays = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
+    return {name: as_tensor(array) for name, array in arrays.items()}
 
 
 FORMS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {}

@@ -20,8 +20,9 @@ import pytest
 import requests
 from http_server import Reply, Server, running
 
-from videozoo import cache, download, lockfile
+from videozoo import cache, lockfile
 from videozoo.cache import places, planning, untouched
+from videozoo.download import limits
 from videozoo.errors import DigestMismatch, FetchError, NoSource, OutputError, VideoZooError
 from videozoo.files import place, sha256_file
 from videozoo.manifest import Entry, Figures, File, Input, License, Manifest, Protocol, Source, Views
@@ -76,7 +77,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
     return tmp_path / "home"
 
 
@@ -234,7 +235,7 @@ def test_full_digest_is_named_in_full(server: Server) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_server_that_recovers(status: int, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MAX_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "MAX_PAUSE_SECONDS", 0.0)
     busy = Reply(status=status, headers={"Retry-After": "3600"})
     assert cache.fetch(row(server.serve("/f", busy, busy, Reply(BODY)))).read_bytes() == BODY
     assert len(server.requests) == 3
@@ -243,12 +244,12 @@ def test_server_that_recovers(status: int, server: Server, monkeypatch: pytest.M
 def test_server_that_stays_down_is_left_after_bounded_retries(server: Server, home: Path) -> None:
     with pytest.raises(FetchError, match="503"):
         cache.fetch(row(server.serve("/f", Reply(status=503))))
-    assert len(server.requests) == 1 + download.MAX_RETRIES
+    assert len(server.requests) == 1 + limits.MAX_RETRIES
     assert stored(home) == []
 
 
 def test_stalled_body(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "STALL_SECONDS", 0.2)
     gate = threading.Event()
     with pytest.raises(FetchError, match="timed out"):
         cache.fetch(row(server.serve("/f", Reply(BODY, gate=gate))))

@@ -1,10 +1,11 @@
-"""The cache on disks that are full, read-only or shared by many processes, and with links in it; for real if we may."""
+"""The cache in folders that are read-only or shared by many processes, and with links in it; for real if we may."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 from http_server import Reply, Server, running
-from test_cache import BODY, NAME, one_line, row, start_fetching, stored
+from test_cache import BODY, NAME, row, start_fetching, stored
 
-from videozoo import cache, download
-from videozoo.errors import NoSource, OutputError
+from videozoo import cache
+from videozoo.download import limits
+from videozoo.errors import NoSource
 from videozoo.manifest import Entry
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX disks, users and signals")
@@ -32,36 +34,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file system of 256 KiB that holds the cache."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets us mount no file system")
-    monkeypatch.setenv("VIDEOZOO_HOME", str(disk / "home"))
-    try:
-        yield disk / "home"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True, capture_output=True)
-
-
-def test_a_full_disk(small_disk: Path, server: Server) -> None:
-    small = row(server.serve("/small", Reply(BODY)))
-    path = cache.fetch(small)
-    large = row(server.serve("/large", Reply(bytes(1 << 20))), tag="large", name="large.pth", sha256_prefix="30e14955")
-    with pytest.raises(OutputError, match=r"No space left on device.*VIDEOZOO_HOME") as error:
-        cache.fetch(large)
-    one_line(error)
-    with pytest.raises(OutputError, match=r"No space left on device.*VIDEOZOO_HOME"):
-        cache.store_converted(small, lambda temporary: temporary.write_bytes(bytes(1 << 20)) and None)
-    assert stored(small_disk) == [f"originals/net.k400/{NAME}"]
-    (small_disk / "ballast").write_bytes(bytes(180_000))
-    assert cache.fetch(small) == path and cache.obtain(small).path == path  # what is there still loads
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
 
 
 OBTAIN = """
@@ -154,3 +127,22 @@ def test_eight_processes_and_the_one_that_downloads_is_killed(server: Server, tm
     assert outputs == [str(expected)] * 7 and expected.read_bytes() == BODY
     assert len(server.requests) == 2
     assert stored(cache.home()) == [f"originals/net.k400/{NAME}"]
+
+
+def test_offline_opens_no_socket_for_what_is_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, converted = row(server.serve("/f", Reply(BODY))), row("https://host.invalid/f", tag="c", name="c.pth")
+    path = cache.fetch(original)
+    cache.store_converted(converted, lambda temporary: temporary.write_bytes(BODY) and None)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail("a socket was opened")
+
+    monkeypatch.setenv("VIDEOZOO_OFFLINE", "1")
+    with monkeypatch.context() as closed:
+        closed.setattr(socket, "socket", refuse)
+        closed.setattr(socket, "getaddrinfo", refuse)
+        assert cache.obtain(original).path == path
+        assert cache.obtain(converted).kind == "converted"
+        path.write_bytes(BODY[:-1])
+        with pytest.raises(NoSource, match=f"it has {len(BODY) - 1} bytes"):
+            cache.obtain(original)

@@ -187,7 +187,6 @@ def test_the_lock_is_obeyed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert sha256_file(other) in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_child_process_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path / "home"))

@@ -21,7 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videozoo import convert_checkpoint, create_model
+from videozoo import cache, convert_checkpoint, create_model, lockfile
+from videozoo.cli.main import run_convert
 from videozoo.errors import (
     CheckpointError,
     CheckpointMismatch,
@@ -81,6 +82,49 @@ def test_a_foreign_file_and_its_conversion_give_equal_logits(
     # the same weights at other addresses: kernels for aligned and unaligned memory differ in the last bit
     torch.testing.assert_close(foreign, converted, rtol=1e-5, atol=1e-5)
     assert report.num_tensors == len(load_file(report.output)) == len(state_of(source))
+
+
+def test_a_file_without_a_published_digest_is_recorded_at_its_first_use(
+    edit_manifest: Callable[..., None], foreign_file: ForeignFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "test_tsn.motion8"
+    edit_manifest(row, embedded=False, name="published.pth", sha256=None, size_bytes=None)
+    for name, architecture in (("mine.pth", "test_tsn"), ("published.pth", "test_tpn")):
+        (tmp_path / name).write_bytes(foreign_file(architecture).read_bytes())
+        assert convert_checkpoint(tmp_path / name, tmp_path / "out", overwrite=True).recorded_as is None
+    assert lockfile.read(cache.lock_path()) == {}
+
+    source = tmp_path / "published.pth"
+    source.write_bytes(foreign_file("test_tsn").read_bytes())
+    assert run_convert([str(source)]) == 0
+    assert "test_tsn.motion8, by name and structure; no digest was published" in capsys.readouterr().out
+    line = lockfile.read(cache.lock_path())[row]
+    assert (line.sha256, line.size_bytes, line.source) == (digest(source), source.stat().st_size, str(source))
+
+
+def test_another_file_than_the_recorded_one_converts_with_a_warning(
+    edit_manifest: Callable[..., None], foreign_file: ForeignFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_manifest("test_tsn.motion8", embedded=False, name="published.pth", sha256=None, size_bytes=None)
+    source = saved(tmp_path / "published.pth", state_of(foreign_file("test_tsn")))
+    assert convert_checkpoint(source, tmp_path / "1").recorded_as == "test_tsn.motion8"
+    saved(source, {name: 2 * tensor for name, tensor in state_of(source).items()})
+    assert convert_checkpoint(source, tmp_path / "2").recorded_as is None
+    assert "is not the file of test_tsn.motion8" in caplog.text
+
+
+def test_no_torch_is_needed(foreign_file: ForeignFile, tmp_path: Path) -> None:
+    source = foreign_file("test_tpn")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'timm')))\n"
+        "from videozoo.convert import convert_checkpoint, convert_tensors\n"
+        "print(convert_checkpoint(sys.argv[1], sys.argv[2]).architecture)\n"
+        "print(convert_tensors(sys.argv[1], sys.argv[3]).num_tensors)\n"
+    )
+    outputs = [str(tmp_path / name) for name in ("named", "bare")]
+    done = subprocess.run([sys.executable, "-c", code, str(source), *outputs], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["test_tpn", str(len(state_of(source)))], "")
+    assert Path(outputs[0]).read_bytes() == convert_checkpoint(source, tmp_path / "again").output.read_bytes()
 
 
 @pytest.mark.parametrize(("architecture", "family"), [("tsm_r50", "tsn_r50"), ("tsn_r50", "tsm_r50")])
@@ -302,7 +346,7 @@ FAULTS = [
     (_without, "1 missing", "missing: layer2.0.conv3.weight"),
     (_with_another, "1 unexpected", "unexpected: backbone.layer9.0.conv3.conv.weight"),
     (_misshaped, "1 of another shape or kind", "backbone.layer2.0.conv3.conv.weight (3, 3, 1, 1, 1)"),
-    (_of_integers, "1 of another shape or kind", "torch.int64, not"),
+    (_of_integers, "1 of another shape or kind", "I64, not"),
 ]
 
 

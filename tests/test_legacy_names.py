@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from foreign_files import save_legacy, save_pickle, save_python2
@@ -26,11 +27,14 @@ from torchvision.models.video.resnet import (
 )
 
 import videozoo
+from videozoo.checkpoints.arrays import BITS, Array
 from videozoo.checkpoints.keymap import foreign_names, rename
+from videozoo.checkpoints.tensors import as_arrays, as_tensor, dtype_name
 from videozoo.conversion import LAYOUTS, WeightFile, fit
 from videozoo.convert import identify
 from videozoo.errors import CheckpointMismatch, UnknownLayout
 from videozoo.layers.video_model import VideoModel
+from videozoo.pretrained import inventory_of
 
 GOLDENS = Path(__file__).parent / "goldens"
 LAYOUT = {layout.name: layout for layout in LAYOUTS}
@@ -155,6 +159,15 @@ def settled(name: str, **options: object) -> VideoModel:
     return network.eval()
 
 
+def shapes(state: Tensors) -> dict[str, Array]:
+    """Arrays like the tensors, which lie on the meta device, without memory for their values."""
+    zero = {size: np.zeros((), bits) for size, bits in BITS.items()}
+    return {
+        name: Array(dtype_name(tensor), np.broadcast_to(zero[tensor.dtype.itemsize], tensor.shape))
+        for name, tensor in state.items()
+    }
+
+
 def named(names: Mapping[str, str], state: Tensors) -> dict[str, Tensor]:
     return {theirs: state[ours].clone() for theirs, ours in names.items()}
 
@@ -173,13 +186,14 @@ def test_every_depth_of_vmz(name: str, layout: str) -> None:
     network = on_meta(name, num_classes=359)
     state = network.state_dict()
     names = caffe2_names(name, state) if layout == "vmz_caffe2" else torch_names(name, state)
+    held = shapes(state)
     counters = {ours for ours in state if ours.endswith("num_batches_tracked")}
     if layout == "vmz_caffe2":
         assert len(names) == (VMZ[name][3] or len(names))
-    source = WeightFile(Path("weights"), "pickle", LAYOUT[layout], {t: state[o] for t, o in names.items()}, {})
+    source = WeightFile(Path("weights"), "pickle", LAYOUT[layout], {t: held[o] for t, o in names.items()}, {})
     assert (source.num_classes, source.in_chans) == (359, 3)
     assert identify(source) == name
-    renaming = fit(source, network, name)
+    renaming = fit(source, inventory_of(network), name)
     assert all(renaming.tensors[ours] is source.tensors[theirs] for theirs, ours in names.items())
     assert set(renaming.filled) == (counters if layout == "vmz_caffe2" else set())
     assert renaming.ignored == {}
@@ -213,15 +227,16 @@ def test_every_depth_of_paddlevideo(architecture: str, backbone: str) -> None:
     state = network.state_dict()
     names = paddle_names(state, "")
     table = LAYOUT["paddle_imagenet"].tables[architecture[:3]]
-    renaming = rename(table, {theirs: state[ours] for theirs, ours in names.items()}, state, {})
-    assert all(renaming.tensors[ours] is state[ours] for ours in names.values())
-    counted = {ours: tensor for ours, tensor in state.items() if not ours.endswith("num_batches_tracked")}
+    held = shapes(state)
+    renaming = rename(table, {theirs: held[ours] for theirs, ours in names.items()}, inventory_of(network))
+    assert all(renaming.tensors[ours] is held[ours] for ours in names.values())
+    counted = [ours for ours in state if not ours.endswith("num_batches_tracked")]
     assert foreign_names(table, counted) == {ours: theirs for theirs, ours in names.items()}
 
 
 @pytest.mark.parametrize(("name", "channels"), [("r2plus1d_18", 2), ("r3d_18", 1), ("ircsn_r101", 3)])
 def test_our_own_names_tell_the_input_channels(name: str, channels: int) -> None:
-    state = on_meta(name, in_chans=channels, num_classes=5).state_dict()
+    state = shapes(on_meta(name, in_chans=channels, num_classes=5).state_dict())
     layout = next(layout for layout in LAYOUTS if layout.bare(state) is not None)
     source = WeightFile(Path("weights"), "safetensors", layout, state, {})
     assert (layout.name, source.in_chans, source.num_classes) == ("videozoo", channels, 5)
@@ -241,7 +256,7 @@ def test_a_network_with_torchvisions_widths_is_refused() -> None:
     for theirs in ("layer2.0.conv2.0.0.weight", "layer2.0.conv2.0.1.weight"):
         tensors[theirs] = torch.empty((230, *tensors[theirs].shape[1:]), device="meta")
     with pytest.raises(UnknownLayout, match=r"nearest is r2plus1d_18 .2 of another shape"):
-        identify(WeightFile(Path("torchvision.pth"), "torch_zip", LAYOUT["vmz_torch"], tensors, {}))
+        identify(WeightFile(Path("torchvision.pth"), "torch_zip", LAYOUT["vmz_torch"], shapes(tensors), {}))
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "r2plus1d_152", "r3d_18"])
@@ -451,7 +466,8 @@ def test_networks_answer_as_torchvisions(case: str) -> None:
                 tensor.data.uniform_(0.5, 1.0, generator=random)
     ours = on_meta(name, num_classes=6, **({"pool1": True} if pool1 else {})).eval()
     table = LAYOUT["vmz_torch"].tables["r2plus1d"]
-    ours.load_state_dict(rename(table, theirs.state_dict(), ours.state_dict(), {}).tensors, assign=True)
+    arrays = rename(table, as_arrays(theirs.state_dict()), inventory_of(ours)).tensors
+    ours.load_state_dict({name: as_tensor(array) for name, array in arrays.items()}, assign=True)
     x = torch.randn(1, 3, num_frames, 40, 48, generator=random)
     with torch.inference_mode():
         expected, found = theirs(x), ours(x)

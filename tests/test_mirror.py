@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from http_server import Reply, Server, running
 
-from videozoo import cache, create_model, download, isolation, load_recognizer, lockfile
+from videozoo import cache, create_model, isolation, load_recognizer, lockfile
 from videozoo.cache import places, planning
 from videozoo.cli.main import run
 from videozoo.demo import write_video
+from videozoo.download import limits
 from videozoo.errors import DigestMismatch, InvalidArgument
 from videozoo.files import sha256_file
 from videozoo.lockfile import Locked, LockedConversion
@@ -43,7 +44,7 @@ def publish(server: Server, edit_manifest: Callable[..., None], monkeypatch: pyt
         return function(**arguments)
 
     monkeypatch.setattr(isolation, "call", here)
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setenv("NO_PROXY", "*")
     url = server.serve("/published/tsn.pth", Reply(EMBEDDED.read_bytes()))
     edit_manifest(NAME, embedded=False, name="tsn.pth", urls=[url])
@@ -91,7 +92,7 @@ def test_the_layout_and_the_lock(folder: Path, server: Server) -> None:
         assert f"| `{name}` | {known.size_bytes} | `{known.sha256}` |" in readme
 
 
-@pytest.mark.parametrize("arguments", [[NAME], ["test_t*", "--json"]])
+@pytest.mark.parametrize("arguments", [[NAME], ["test_ts*", "--json"]])
 def test_again_copies_nothing(
     arguments: list[str], folder: Path, server: Server, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -157,6 +158,13 @@ def test_an_imported_row_is_mirrored_converted(tmp_path: Path, monkeypatch: pyte
     assert run(["mirror", str(tmp_path / "mirror")]) == 0
     assert files(tmp_path / "mirror") == FILES - {ORIGINAL}
     assert "private" not in (tmp_path / "mirror" / "videozoo.lock").read_text()
+
+
+def test_an_embedded_row_that_is_named(tmp_path: Path) -> None:
+    assert run(["mirror", str(tmp_path / "mirror"), "test_tpn"]) == 0
+    name = "test_tpn.motion8"
+    assert {f"originals/{name}/test_tpn.pth", f"converted/{name}.safetensors"} < files(tmp_path / "mirror")
+    assert lockfile.read(tmp_path / "mirror" / "videozoo.lock")[name].source == "test_tpn.pth"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +307,7 @@ def test_the_first_conversion_is_locked_and_the_next_is_held_against_it(tmp_path
     create_model("test_tsn", pretrained=True)
     path = cache.home() / CONVERTED
     line = lockfile.read(cache.lock_path())[NAME]
-    assert line.converted == LockedConversion(sha256_file(path), path.stat().st_size, cache.CONVERTER)
+    assert line.converted == LockedConversion(sha256_file(path), path.stat().st_size, lockfile.CONVERTER)
     path.unlink()
     wrong = dataclasses.replace(line.converted, sha256="0" * 64)
     lockfile.put(cache.lock_path(), NAME, dataclasses.replace(line, converted=wrong))

@@ -29,12 +29,12 @@ PACKAGE = ROOT / "videozoo"
 # Every module or package of videozoo; a module imports strictly lower layers, and siblings of its own package.
 LAYERS = {
     "errors": 0,
-    "manifest": 1, "files": 1, "stopwatch": 1,
+    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1,
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,
     "model_config": 3,
-    "conversion": 4, "model_card": 4, "inference": 4,
+    "inventory": 4, "conversion": 4, "model_card": 4, "inference": 4,
     "pretrained": 5, "model_folder": 5,
     "models": 6,
     "predict": 7, "convert": 7,

@@ -6,21 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from videozoo import cache, registry
+from videozoo import lockfile, registry
 from videozoo.checkpoints import readers, safetensors_file
-from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Layout, Renaming, Table, rename
+from videozoo.checkpoints.arrays import Array
+from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Inventory, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2, MMACTION2_TRUNK
 from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
 from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
 from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
 from videozoo.files import place, sha256_file
-from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Entry
 
-CONVERTER = cache.CONVERTER
+CONVERTER = lockfile.CONVERTER
 """Written into converted files."""
 
 NATIVE = Layout(
@@ -48,7 +46,7 @@ class WeightFile:
     path: Path
     format: str
     layout: Layout
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Array]
     metadata: Mapping[str, str]
 
     @property
@@ -60,7 +58,7 @@ class WeightFile:
     def in_chans(self) -> int | None:
         """Input channels of the first convolution; None where it has none."""
         weights = [self.tensors[name] for name in self.layout.first_convs if name in self.tensors]
-        return weights[0].shape[1] if weights[0].ndim > 1 else None
+        return weights[0].shape[1] if len(weights[0].shape) > 1 else None
 
     @property
     def architecture(self) -> str | None:
@@ -104,23 +102,20 @@ def row_metadata(entry: Entry) -> dict[str, str]:
     return {"videozoo.weights": entry.name} | source
 
 
-def open_weights(
-    path: Path, *, ema: bool = False, sixteen_bit: SixteenBit | None = None, askew: bool = False
-) -> WeightFile:
+def open_weights(path: Path, *, ema: bool = False, sixteen_bit: SixteenBit | None = None) -> WeightFile:
     """Read a weight file of any known format and tell its layout from its names. Nothing in the file is run.
 
     Args:
         path: the file; its extension does not matter.
         ema: take the averaged copy of the weights that a training checkpoint may hold.
         sixteen_bit: what unsigned 16-bit integers of a Paddle file are; None tells from its name table.
-        askew: see `readers.read`.
 
     Raises:
         UnreadableCheckpoint: not a checkpoint, damaged, or unsafe.
         UnknownLayout: no known layout names its tensors so.
         CheckpointMismatch: it holds the tensors of several devices.
     """
-    checkpoint = readers.read(path, askew=askew)
+    checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
     for layout in LAYOUTS:
         try:
@@ -134,8 +129,8 @@ def open_weights(
     raise UnknownLayout(f"{path}: {len(tensors)} tensors, {first} ..., are not named as in {known}")
 
 
-def fit(source: WeightFile, network: VideoModel, architecture: str) -> Renaming:
-    """The file's tensors under the names of ``network``, which may lie on the meta device.
+def fit(source: WeightFile, needed: Inventory, architecture: str) -> Renaming:
+    """The file's tensors under the names that a network of this architecture needs.
 
     Raises:
         CheckpointMismatch: the file holds another architecture; every tensor in question is listed.
@@ -149,23 +144,23 @@ def fit(source: WeightFile, network: VideoModel, architecture: str) -> Renaming:
         )
     table = Table(renames=()) if source.layout is NATIVE else source.layout.tables[family]
     try:
-        return rename(table, source.tensors, network.state_dict(), network.tensors_on_request())
+        return rename(table, source.tensors, needed)
     except CheckpointMismatch as error:
         raise CheckpointMismatch(f"{source.path} does not fit {architecture}: {error}") from None
 
 
-def convert(source: WeightFile, network: VideoModel, architecture: str) -> Conversion:
-    """Prove that the file fits ``network`` and find its manifest row by its digest.
+def convert(source: WeightFile, needed: Inventory, architecture: str, num_classes: int) -> Conversion:
+    """Prove that the file has what a network needs and find its manifest row by its digest.
 
     Raises:
         CheckpointMismatch: see `fit`.
     """
-    renaming = fit(source, network, architecture)
+    renaming = fit(source, needed, architecture)
     digest = source.metadata.get("videozoo.source_sha256") or sha256_file(source.path)
     entry = registry.find_by_digest(digest)
     if entry is not None and entry.architecture != architecture:
         entry = None
-    return Conversion(source, digest, architecture, network.num_classes, entry, renaming)
+    return Conversion(source, digest, architecture, num_classes, entry, renaming)
 
 
 def write(conversion: Conversion, path: Path, *, overwrite: bool) -> None:

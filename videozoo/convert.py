@@ -1,27 +1,36 @@
 """``videozoo-convert`` as a library call: a file of unknown make to safetensors under our names.
 
-Torch is imported by the functions that read, so that a process which leaves the reading to a child does without.
+What reads is imported by the functions that do, so that a process which leaves it to a child starts at once.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import isolation, manifest, registry
-from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownLayout, UnreadableCheckpoint
+from videozoo import cache, isolation, manifest, registry
+from videozoo.errors import (
+    CheckpointMismatch,
+    InvalidArgument,
+    OutputError,
+    UnknownLayout,
+    UnreadableCheckpoint,
+    VideoZooError,
+)
 from videozoo.files import place, refuse_unfit, sha256_file
+from videozoo.manifest import Entry
 
 if TYPE_CHECKING:
+    from videozoo.checkpoints.keymap import Inventory
     from videozoo.checkpoints.paddle import SixteenBit
     from videozoo.conversion import Conversion, WeightFile
-    from videozoo.layers.video_model import VideoModel
 
 StrPath = str | PathLike[str]
-_HEAVY = ("torch", "videozoo.conversion", "videozoo.models")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class ConversionReport:
     num_classes: int
     weights: str | None
     """The manifest row whose digest the source has; None for a file that no row names."""
+    recorded_as: str | None
+    """The row without a published digest whose file this is by its name, layout, architecture and number of classes:
+    the lock has its digest from now on. None for any other file."""
     digest_is_prefix: bool
     """Whether only the published 8-digit prefix of the row's digest could be compared."""
     output: Path
@@ -82,7 +94,8 @@ def convert_checkpoint(
         isolated: read the file in a child process with limits, as the command line does; else in this process.
 
     Returns:
-        What was found and written. The file was read back and compared before it got its name.
+        What was found and written. The file was read back and compared before it got its name. If the source is
+        by name and structure the file of a row without a published digest, ``videozoo.lock`` has recorded its digest.
 
     Raises:
         InvalidArgument: ``sixteen_bit`` is something else.
@@ -94,7 +107,28 @@ def convert_checkpoint(
         registry.architecture(architecture)  # an unknown one is refused before a process is started for it
     arguments = {"architecture": architecture, "ema": ema, "sixteen_bit": _checked(sixteen_bit)}
     target, found = _converted(_checkpoint, source, output, arguments, overwrite=overwrite, isolated=isolated)
-    return ConversionReport(source=Path(source), output=target, output_sha256=sha256_file(target), **found)  # type: ignore[arg-type]
+    report = ConversionReport(Path(source), output=target, output_sha256=sha256_file(target), recorded_as=None, **found)  # type: ignore[arg-type]
+    return replace(report, recorded_as=_record(report))
+
+
+def _record(report: ConversionReport) -> str | None:
+    """Lock a file of which no digest was published, at its first use; return its row's name if that was done."""
+    row = registry.find_by_file_name(report.source.name)
+    found = (report.architecture, report.num_classes)
+    if row is None or found != (row.architecture, row.num_classes) or not has_layout(report, row):
+        return None
+    try:
+        cache.record_first_use(row, report.source, report.source_sha256)
+    except VideoZooError as error:
+        _log.warning("%s, converted as a file of no row: %s", report.source.name, error)
+        return None
+    return row.name
+
+
+def has_layout(report: ConversionReport, row: Entry) -> bool:
+    """Whether a file names its tensors as the row's file does."""
+    layout = "" if row.file is None else row.file.layout
+    return report.source_layout.startswith(layout.removesuffix("video"))  # paddle_imagenet is one of PaddleVideo's
 
 
 def convert_tensors(
@@ -156,7 +190,8 @@ def _converted(
     def write(temporary: Path) -> None:
         every = {"source": str(path), "temporary": str(temporary), **arguments}
         if isolated:
-            found.update(_from_child(isolation.call(work, path, every, imports=_HEAVY), temporary, path))
+            result = isolation.call(work, path, every, imports=["videozoo.conversion"])
+            found.update(_from_child(result, temporary, path))
         else:
             found.update(work(**every))
 
@@ -184,10 +219,10 @@ def _checkpoint(
     """`convert_checkpoint` without the care for the output's name; in JSON values, as it may run in a child."""
     from videozoo.conversion import convert, open_weights, write_checked
 
-    opened = open_weights(Path(source), ema=ema, sixteen_bit=sixteen_bit, askew=True)
+    opened = open_weights(Path(source), ema=ema, sixteen_bit=sixteen_bit)
     if architecture is None:
         architecture = identify(opened)
-    conversion = convert(opened, _network(architecture, opened), architecture)
+    conversion = convert(opened, *_needed(architecture, opened))
     write_checked(conversion, Path(temporary))
     return _found(conversion)
 
@@ -198,7 +233,7 @@ def _tensors(source: str, temporary: str, ema: bool, sixteen_bit: SixteenBit | N
     from videozoo.conversion import CONVERTER
 
     path = Path(source)
-    checkpoint = readers.read(path, askew=True)
+    checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
     digest = sha256_file(path)
     metadata = {"videozoo.source": path.name, "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
@@ -225,7 +260,7 @@ def identify(source: WeightFile) -> str:
     reasons: dict[str, str] = {}
     for name in filter(source.may_hold, [*registry.list_models(), *registry.list_models("test_*")]):
         try:
-            fit(source, _network(name, source), name)
+            fit(source, _needed(name, source)[0], name)
         except CheckpointMismatch as error:
             reasons[name] = str(error).splitlines()[0].split(": ", 1)[-1]
         else:
@@ -246,14 +281,13 @@ def _misfits(reason: str) -> int:
     return sum(int(part.split()[0]) for part in reason.split("; ") if part.split()[0].isdigit())
 
 
-def _network(architecture: str, source: WeightFile) -> VideoModel:
-    from videozoo.layers.blank import blank_networks
-    from videozoo.models import create_model
+def _needed(architecture: str, source: WeightFile) -> tuple[Inventory, str, int]:
+    """What a network with the file's classes needs; the arguments of `conversion.convert`."""
+    from videozoo.inventory import inventory
 
     spec = registry.architecture(architecture)
     classes = manifest.load().datasets[spec.dataset].num_classes if source.num_classes is None else source.num_classes
-    with blank_networks():
-        return create_model(architecture, num_classes=classes)
+    return inventory(architecture, classes), architecture, classes
 
 
 def _found(conversion: Conversion) -> dict[str, object]:

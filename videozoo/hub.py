@@ -14,6 +14,7 @@ import torch
 
 from videozoo import cache, models, registry
 from videozoo.checkpoints import safetensors_file
+from videozoo.checkpoints.tensors import as_arrays
 from videozoo.errors import FetchError, InvalidArgument, OutputError, UnknownWeights
 from videozoo.files import place, sha256_file
 from videozoo.huggingface import PREFIX, check_repository_name, explain, is_offline
@@ -146,14 +147,14 @@ def _write_folder(
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     if not overwrite and (taken := [file for file in (WEIGHTS, CARD, CONFIG) if (folder / file).exists()]):
         raise OutputError(f"{folder} has a {taken[0]} already; pass overwrite=True to replace it")
-    tensors = model.state_dict()
+    arrays = as_arrays(model.state_dict())
     metadata = {"videozoo.architecture": config.architecture, "videozoo.num_classes": str(config.num_classes)}
     if row is not None:
         metadata["videozoo.weights"] = row.name
     try:
         place(
             folder / WEIGHTS,
-            lambda temporary: safetensors_file.write(temporary, tensors, metadata),
+            lambda temporary: safetensors_file.write(temporary, arrays, metadata),
             overwrite=overwrite,
         )
         config = replace(config, sha256=sha256_file(folder / WEIGHTS))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from videozoo import cache, lockfile, registry
 from videozoo.cache.planning import wanted
-from videozoo.convert import ConversionReport, convert_checkpoint
+from videozoo.convert import ConversionReport, convert_checkpoint, has_layout
 from videozoo.errors import CheckpointMismatch, DigestMismatch, OutputError, UnknownWeights, UnreadableCheckpoint
 from videozoo.files import digest_problem, sha256_file
 from videozoo.manifest import Entry, load
@@ -99,7 +99,7 @@ def _check(entry: Entry, path: Path, sha256: str, report: ConversionReport, by_s
             f"{path} has {report.num_classes} classes, {entry.name} has {entry.num_classes}: it is not that row's file"
         )
     layout = "" if entry.file is None else entry.file.layout
-    if by_structure and not report.source_layout.startswith(layout.removesuffix("video")):  # or paddle_imagenet
+    if by_structure and not has_layout(report, entry):
         raise CheckpointMismatch(
             f"{path} has the layout {report.source_layout}, the file of {entry.name} has {layout}: it is another file"
         )

@@ -185,9 +185,6 @@ def answer(request: dict[str, object]) -> None:
         kind, value = "MemoryError", ""
     except OSError as error:
         kind, value = "OSError", error.strerror or type(error).__name__
-    except RuntimeError as error:  # torch's way to say that memory is short
-        short = "memory" in str(error)
-        kind, value = ("MemoryError", "") if short else ("RuntimeError", str(error).splitlines()[0][:200])
     except Exception as error:
         kind, value = type(error).__name__, ascii(str(error)[:200])
     with out:

@@ -27,6 +27,8 @@ from videozoo.errors import InvalidArgument
 from videozoo.files import place
 
 VERSION = 1
+CONVERTER = "videozoo 1"
+"""What makes our converted files; to be raised when our tensor names change, or the same source gives other bytes."""
 
 _chosen: ContextVar[Path | None] = ContextVar("videozoo_lock", default=None)
 

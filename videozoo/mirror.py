@@ -40,21 +40,16 @@ class Mirrored:
 
 
 def entries_to_mirror(patterns: Sequence[str]) -> list[Entry]:
-    """The rows that names and wildcards mean, or those that the cache holds where there are none.
-
-    Rows whose file comes with the package are left out, unless named.
+    """The rows that names and wildcards mean; where there are none, those that the cache holds, but for those whose
+    file comes with the package.
 
     Raises:
         UnknownWeights: a pattern that means no row.
     """
     if patterns:
-        return [entry for entry in registry.find_weights(patterns) if entry.name in patterns or not _is_embedded(entry)]
+        return registry.find_weights(patterns)
     held = {file.row for file in contents() if file.kind in ("original", "converted")}
-    return [entry for entry in load().entries if entry.name in held and not _is_embedded(entry)]
-
-
-def _is_embedded(entry: Entry) -> bool:
-    return entry.file is not None and entry.file.embedded
+    return [entry for entry in load().entries if entry.name in held and entry.file and not entry.file.embedded]
 
 
 def prepare(folder: Path) -> None:
@@ -139,7 +134,7 @@ def _mirror_converted(
             source = convert_into_cache(entry, original, sha256)
         if source is None:
             raise OutputError(f"{entry.name}: its conversion left the cache meanwhile; run this again")
-        known = LockedConversion(sha256_file(source), source.stat().st_size, cache.CONVERTER)
+        known = LockedConversion(sha256_file(source), source.stat().st_size, lockfile.CONVERTER)
         if planning.look(target, known).problem is not None:
             _copy(source, target, known.sha256)
             written.append(name)

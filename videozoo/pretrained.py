@@ -15,9 +15,12 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from videozoo import cache, manifest, registry
+from videozoo.checkpoints.keymap import Inventory, Place
+from videozoo.checkpoints.tensors import as_tensor, dtype_name
 from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
 from videozoo.files import sha256_file
+from videozoo.inventory import inventory
 from videozoo.layers.blank import blank_networks, fill
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Architecture, Entry
@@ -69,7 +72,7 @@ def pretrained_model(
     if checkpoint_path is not None:
         source = open_weights(Path(checkpoint_path))
     elif entry is not None:
-        source = _published_file(entry, make)
+        source = _published_file(entry)
     else:
         network = make(num_classes=_classes(spec, None) if num_classes is None else num_classes, in_chans=in_chans)
         network.pretrained_cfg = _pretrained_cfg(spec, None, network)
@@ -130,16 +133,23 @@ def _classes(spec: Architecture, entry: Entry | None) -> int:
     return manifest.load().datasets[spec.dataset].num_classes if entry is None else entry.num_classes
 
 
-def _published_file(entry: Entry, make: MakeNet[VideoModel]) -> WeightFile:
+def inventory_of(network: VideoModel) -> Inventory:
+    """What a network needs; it may lie on the meta device."""
+    sides = (network.state_dict(), network.tensors_on_request())
+    return Inventory(
+        *({name: Place(dtype_name(tensor), tuple(tensor.shape)) for name, tensor in side.items()} for side in sides)
+    )
+
+
+def _published_file(entry: Entry) -> WeightFile:
     """The row's converted file from the cache; fetched and converted first if need be."""
     found = cache.obtain(entry)
     if found.kind == "converted":
         return open_weights(found.path)
     original = open_weights(found.path)
-    with blank_networks():
-        network = make(num_classes=entry.num_classes, in_chans=3)
+    needed = inventory(entry.architecture, entry.num_classes)
     # The row is named here: of one without a published digest, the digest does not tell it.
-    conversion = replace(convert(original, network, entry.architecture), entry=entry)
+    conversion = replace(convert(original, needed, entry.architecture, entry.num_classes), entry=entry)
     try:
         return open_weights(cache.store_converted(entry, lambda path: write_checked(conversion, path)))
     except OutputError as error:
@@ -155,7 +165,8 @@ def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: 
         first = f"{network.first_conv}.weight"
         stored_chans = source.in_chans or in_chans
         original = network if in_chans == stored_chans else make(num_classes=classes, in_chans=stored_chans)
-    tensors = fit(source, original, spec.name).tensors
+    arrays = fit(source, inventory_of(original), spec.name).tensors
+    tensors = {name: as_tensor(array) for name, array in arrays.items()}
     if original is not network:
         tensors[first] = adapt_input_channels(tensors[first], in_chans)
     fill(network, tensors)

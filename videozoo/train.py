@@ -16,6 +16,7 @@ from videozoo import registry
 from videozoo.checkpoints import safetensors_file
 from videozoo.checkpoints.keymap import foreign_names
 from videozoo.checkpoints.mmaction2 import MMACTION2
+from videozoo.checkpoints.tensors import as_arrays
 from videozoo.errors import InvalidArgument
 from videozoo.files import place
 from videozoo.layers.video_model import VideoModel
@@ -116,8 +117,9 @@ def save_weights(model: VideoModel, path: Path, *, overwrite: bool = False) -> N
     tensors = model.state_dict()
     name = model.pretrained_cfg["architecture"]
     if path.suffix != ".pth":
+        arrays = as_arrays(tensors)
         metadata = {"videozoo.architecture": name, "videozoo.num_classes": str(model.num_classes)}
-        place(path, lambda temporary: safetensors_file.write(temporary, tensors, metadata), overwrite=overwrite)
+        place(path, lambda temporary: safetensors_file.write(temporary, arrays, metadata), overwrite=overwrite)
         return
     names = foreign_names(MMACTION2.tables[registry.architecture(name).family], tensors)
     state_dict = OrderedDict((names[ours], tensor.clone()) for ours, tensor in tensors.items())

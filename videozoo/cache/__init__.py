@@ -21,11 +21,10 @@ and ``HF_HUB_OFFLINE``.
 """
 
 from videozoo.cache.places import home, lock_path, weights_dirs
-from videozoo.cache.planning import CONVERTER, Plan, known_conversion, plan, remote_addresses
+from videozoo.cache.planning import Plan, known_conversion, plan, remote_addresses
 from videozoo.cache.storing import converted, fetch, guard, obtain, record_first_use, store_converted
 
 __all__ = [
-    "CONVERTER",
     "Plan",
     "converted",
     "fetch",

@@ -16,11 +16,9 @@ from videozoo.cache.places import Address, Kind
 from videozoo.errors import DigestMismatch, NoSource
 from videozoo.files import digest_problem, sha256_file
 from videozoo.huggingface import is_offline
-from videozoo.lockfile import LockedConversion
+from videozoo.lockfile import CONVERTER, LockedConversion
 from videozoo.manifest import Entry, File, load
 
-CONVERTER = "videozoo 1"
-"""What makes our converted files; to be raised when our tensor names change, or the same source gives other bytes."""
 MAX_FILES_HASHED = 32
 """A folder with more files than this is searched by name alone."""
 EXTENSIONS = {"original": frozenset({".pth", ".pt", ".pkl", ".pdparams"}), "converted": frozenset({".safetensors"})}

@@ -14,11 +14,11 @@ from pathlib import Path
 from videozoo import lockfile
 from videozoo.cache import places, planning, untouched
 from videozoo.cache.places import home, lock_path, record_of
-from videozoo.cache.planning import CONVERTER, Plan, converted_problem, plan_original, wanted
+from videozoo.cache.planning import Plan, converted_problem, plan_original, wanted
 from videozoo.download import download
 from videozoo.errors import DigestMismatch, FetchError, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
-from videozoo.lockfile import Locked, LockedConversion
+from videozoo.lockfile import CONVERTER, Locked, LockedConversion
 from videozoo.manifest import Entry, File
 
 _log = logging.getLogger(__name__)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
-
+from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.inert import Budget, Known, Opaque, dict_key, quoted
 from videozoo.checkpoints.numpy_values import NumpyDtype, NumpyValues
 from videozoo.checkpoints.torch_values import DTYPES, STORAGES, DtypeName, StorageType, TorchValues
@@ -82,7 +81,7 @@ class ClosedList:
         """
         if isinstance(target, NumpyDtype):
             self._numpy.set_dtype(target, state)
-        elif isinstance(target, Tensor) and self._numpy.is_array(target):
+        elif isinstance(target, Array) and self._numpy.is_array(target):
             self._numpy.set_array(target, state)
         elif isinstance(target, Known | StorageType) or not isinstance(target, dict | Opaque):
             raise UnreadableCheckpoint(f"sets the state of {getattr(target, 'name', type(target).__name__)}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import UntypedStorage
-
 from videozoo.checkpoints import zip_archive
 from videozoo.checkpoints.closed_list import ClosedList
 from videozoo.checkpoints.file_map import FileMap
@@ -50,14 +48,14 @@ def read_torch_zip(file: FileMap) -> object:
     if pickle.position != source.end - source.start:
         raise UnreadableCheckpoint("has data after the end of its pickle")
 
-    def find(key: str) -> UntypedStorage:
+    def find(key: str) -> memoryview:
         member = members.get(f"data/{key}")
         if member is None or member.end - member.start != tensors.sizes[key]:
             found = "is missing" if member is None else f"has {member.end - member.start} bytes"
             raise UnreadableCheckpoint(f"storage {quoted(key)} of {tensors.sizes[key]} bytes {found}")
         member.check(file.data)
         file.release(member.start, member.end)
-        return file.storage(member.start, member.end, tensors.alignments[key])
+        return file.data[member.start : member.end]
 
     tensors.bind(find)
     return content
@@ -111,7 +109,7 @@ def _read_legacy(file: FileMap, position: int) -> object:
         where[key] = start, position
     if position != len(file.data):
         raise UnreadableCheckpoint("has data after its last storage")
-    tensors.bind(lambda key: file.storage(*where[key], tensors.alignments[key]))
+    tensors.bind(lambda key: file.data[slice(*where[key])])
     return content
 
 

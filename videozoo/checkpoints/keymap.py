@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from videozoo.checkpoints.arrays import Array, is_floating, zeros
 from videozoo.errors import CheckpointMismatch
 
 TRUNK_PREFIXES = ("", "backbone.", "trunk.", "trunk.backbone.")
@@ -62,7 +62,7 @@ class Layout:
     scope_end: str | None = None
     """What stands behind the scope, such as a device, that comes before a name and is no part of it."""
 
-    def bare(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+    def bare(self, tensors: Mapping[str, Array]) -> Mapping[str, Array] | None:
         """The tensors without scopes; None where they are not of this layout.
 
         Raises:
@@ -78,21 +78,38 @@ class Layout:
             )
         return {names[name]: tensor for name, tensor in tensors.items()}
 
-    def num_classes(self, tensors: Mapping[str, Tensor]) -> int | None:
+    def num_classes(self, tensors: Mapping[str, Array]) -> int | None:
         """Classes of the last layer, 0 for a trunk alone; None where the last layer is no matrix."""
         pattern, _, mark = (self.classifier or "").partition(_MARK)
         last = _compile(pattern)
         weight = next((tensors[name] for name in tensors if last.fullmatch(name)), None)
         if weight is None:
             return 0
-        return weight.shape[1 if mark == "transposed" else 0] if weight.ndim > 1 else None
+        return weight.shape[1 if mark == "transposed" else 0] if len(weight.shape) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a network needs under one name."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a network needs, by name, in the order of its state dict."""
+
+    places: Mapping[str, Place]
+    on_request: Mapping[str, Place]
+    """Of a part that it was built without; a file has all of them, or none."""
 
 
 @dataclass(frozen=True)
 class Renaming:
     """A proven conversion."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Array]
     """Under our names, in the order of the network's own state dict."""
     ignored: dict[str, str]
     """Foreign name -> reason."""
@@ -100,23 +117,20 @@ class Renaming:
     """Our name -> reason."""
 
 
-def rename(
-    table: Table, source: Mapping[str, Tensor], target: Mapping[str, Tensor], on_request: Mapping[str, Tensor]
-) -> Renaming:
+def rename(table: Table, source: Mapping[str, Array], needed: Inventory) -> Renaming:
     """Give every tensor of ``source`` its name in the network, and prove that nothing is left over or missing.
 
     Args:
         table: the names of the file's layout.
         source: tensors under their foreign names.
-        target: the network's state dict; only names, shapes and kinds are read, so meta tensors do.
-        on_request: tensors of a part that the network was built without; the file has all of them, or none.
+        needed: what the network needs.
 
     Raises:
         CheckpointMismatch: tensors that are missing, unexpected, given twice, or of another shape or kind.
     """
-    inventory = {**target, **on_request}
+    inventory = {**needed.places, **needed.on_request}
     found, unexpected, ignored = _match(table, source, inventory)
-    wanted = list(inventory if any(name in found for name in on_request) else target)
+    wanted = list(inventory if any(name in found for name in needed.on_request) else needed.places)
     filled = {
         name: reason
         for name in wanted
@@ -133,12 +147,11 @@ def rename(
     ]
     if missing or unexpected or misshaped:
         raise mismatch(missing, unexpected, misshaped)
-    return Renaming(
-        {name: tensors[name] if name in tensors else _zeros(inventory[name]) for name in wanted}, ignored, filled
-    )
+    tensors |= {name: zeros(inventory[name].dtype, inventory[name].shape) for name in filled}
+    return Renaming({name: tensors[name] for name in wanted}, ignored, filled)
 
 
-def foreign_names(table: Table, inventory: Mapping[str, Tensor]) -> dict[str, str]:
+def foreign_names(table: Table, inventory: Collection[str]) -> dict[str, str]:
     """Our name -> the name that the layout has for it: `rename` the other way round.
 
     Raises:
@@ -208,7 +221,7 @@ class _Rule:
 
 
 def _match(
-    table: Table, source: Iterable[str], inventory: Mapping[str, Tensor]
+    table: Table, source: Iterable[str], inventory: Mapping[str, Place]
 ) -> tuple[dict[str, tuple[str, str]], list[str], dict[str, str]]:
     """Our name -> foreign name and mark; foreign names without a place, or one that is taken; ignored ones and why."""
     rules = _rules(table, inventory)
@@ -260,7 +273,7 @@ def _compile(pattern: str, block: str = _THEIR_BLOCK) -> re.Pattern[str]:
     )
 
 
-def _our_name(name: str, rules: Sequence[_Rule], inventory: Mapping[str, Tensor]) -> tuple[str, str]:
+def _our_name(name: str, rules: Sequence[_Rule], inventory: Collection[str]) -> tuple[str, str]:
     """The first target of ``name`` that exists, and the mark of its line; two "" where there is none."""
     for rule in rules:
         target = rule.our_name(name)
@@ -269,18 +282,14 @@ def _our_name(name: str, rules: Sequence[_Rule], inventory: Mapping[str, Tensor]
     return "", ""
 
 
-def _in_our_form(tensor: Tensor, mark: str) -> Tensor:
+def _in_our_form(tensor: Array, mark: str) -> Array:
     """The tensor, rid of the form that the mark stands for, or as it is if it has not that form."""
-    if mark == "transposed" and tensor.ndim == 2:
-        return tensor.t().contiguous()
-    if mark == "squeezed" and tensor.ndim > 2 and all(size == 1 for size in tensor.shape[2:]):
-        return tensor.flatten(1)
+    if mark == "transposed" and len(tensor.shape) == 2:
+        return Array(tensor.dtype, np.ascontiguousarray(tensor.bits.T))
+    if mark == "squeezed" and len(tensor.shape) > 2 and all(size == 1 for size in tensor.shape[2:]):
+        return Array(tensor.dtype, tensor.bits.reshape(tensor.shape[:2]))
     return tensor
 
 
-def _fits(tensor: Tensor, place: Tensor) -> bool:
-    return tensor.shape == place.shape and tensor.is_floating_point() == place.is_floating_point()
-
-
-def _zeros(place: Tensor) -> Tensor:
-    return torch.zeros(place.shape, dtype=place.dtype)
+def _fits(tensor: Array, place: Place) -> bool:
+    return tensor.shape == place.shape and is_floating(tensor.dtype) == is_floating(place.dtype)

@@ -1,31 +1,29 @@
-"""What numpy's globals build here: arrays become torch tensors, scalars become Python numbers."""
+"""What numpy's globals build here: arrays become ours, scalars become Python numbers."""
 
 from __future__ import annotations
 
 import struct
 from math import prod
 
-import torch
-from torch import Tensor
-
+from videozoo.checkpoints.arrays import ITEM_BYTES, Array, empty, window
 from videozoo.checkpoints.inert import Budget, Known, Opaque, count, counts, quoted
 from videozoo.errors import UnreadableCheckpoint
 
 DTYPES = {
-    "f2": (torch.float16, "e"),
-    "f4": (torch.float32, "f"),
-    "f8": (torch.float64, "d"),
-    "i1": (torch.int8, "b"),
-    "i2": (torch.int16, "h"),
-    "i4": (torch.int32, "i"),
-    "i8": (torch.int64, "q"),
-    "u1": (torch.uint8, "B"),
-    "u2": (torch.uint16, "H"),
-    "u4": (torch.uint32, "I"),
-    "u8": (torch.uint64, "Q"),
-    "b1": (torch.bool, "?"),
+    "f2": ("F16", "e"),
+    "f4": ("F32", "f"),
+    "f8": ("F64", "d"),
+    "i1": ("I8", "b"),
+    "i2": ("I16", "h"),
+    "i4": ("I32", "i"),
+    "i8": ("I64", "q"),
+    "u1": ("U8", "B"),
+    "u2": ("U16", "H"),
+    "u4": ("U32", "I"),
+    "u8": ("U64", "Q"),
+    "b1": ("BOOL", "?"),
 }
-"""numpy's code -> torch's dtype and the `struct` code of one number."""
+"""numpy's code -> our dtype and the `struct` code of one number."""
 
 
 class NumpyDtype(Opaque):
@@ -44,7 +42,7 @@ class NumpyValues:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._arrays: dict[int, Tensor] = {}
+        self._arrays: dict[int, Array] = {}
 
     def dtype(self, arguments: tuple[object, ...]) -> object:
         """``numpy.dtype(code, align, copy)``."""
@@ -57,7 +55,7 @@ class NumpyValues:
         if not arguments or not isinstance(arguments[0], Known) or arguments[0].name != "numpy.ndarray":
             return arguments[0] if arguments and isinstance(arguments[0], Opaque) else Opaque("numpy array")
         self._budget.spend(1024)
-        array = torch.empty(0, dtype=torch.uint8)
+        array = empty("U8")
         self._arrays[id(array)] = array
         return array
 
@@ -71,9 +69,11 @@ class NumpyValues:
             raise UnreadableCheckpoint("damaged numpy array: its state is not that of an array")
         _, shape, dtype, is_fortran, data = state
         # The array may already be in a tuple, so it is filled in place.
-        self._arrays[id(target)].data = self._array(
+        filled = self._array(
             data, dtype, shape, is_fortran is True or (isinstance(is_fortran, int) and is_fortran != 0)
         )
+        array = self._arrays[id(target)]
+        array.dtype, array.bits = filled.dtype, filled.bits
 
     def set_dtype(self, target: NumpyDtype, state: object) -> None:
         """Take the byte order: ``(version, order, subdtype, names, fields, itemsize, alignment, flags ...)``."""
@@ -102,34 +102,27 @@ class NumpyValues:
         order = ">" if dtype.order == ">" else "<"
         return struct.unpack(order + DTYPES[dtype.code][1], raw)[0]
 
-    def _array(self, data: object, dtype: object, shape: object, is_fortran: bool) -> Tensor:
+    def _array(self, data: object, dtype: object, shape: object, is_fortran: bool) -> Array:
         if not isinstance(dtype, NumpyDtype) or dtype.code not in DTYPES:
             code = dtype.code if isinstance(dtype, NumpyDtype) else dtype
             raise UnreadableCheckpoint(f"numpy array of {quoted(code)}: only arrays of numbers are read")
-        torch_dtype, _ = DTYPES[dtype.code]
+        kind, _ = DTYPES[dtype.code]
         sizes = counts(shape if isinstance(shape, tuple) else (count(shape, "a length"),), "the shape of a numpy array")
         if not isinstance(data, bytes | bytearray | memoryview | str):
             raise UnreadableCheckpoint("numpy array without data")
-        if prod(sizes) * torch_dtype.itemsize != len(data):
+        if prod(sizes) * ITEM_BYTES[kind] != len(data):
             raise UnreadableCheckpoint(f"numpy array of shape {sizes}, {dtype.code}, with {len(data)} bytes of data")
-        if not data:
-            return torch.empty(sizes, dtype=torch_dtype)
-        values = self._raw(data, torch_dtype.itemsize)
+        if prod([max(size, 1) for size in sizes]) > 1 << 48:
+            raise UnreadableCheckpoint(f"numpy array of the impossible shape {sizes}")
+        values = window(self._raw(data), kind, sizes[::-1] if is_fortran else sizes)
         if dtype.order == ">":
-            values = values.view(-1, torch_dtype.itemsize).flip(1).reshape(-1)
-        values = values.view(torch_dtype)
-        if is_fortran:
-            return values.view(sizes[::-1]).permute(*reversed(range(len(sizes)))) if sizes else values.view(())
-        return values.view(sizes)
-
-    def _raw(self, data: bytes | bytearray | memoryview | str, alignment: int) -> Tensor:
-        """The bytes as a flat tensor: a window on the file where that is aligned, else a copy."""
-        if isinstance(data, memoryview):
-            window = torch.frombuffer(data, dtype=torch.uint8)
-            if window.data_ptr() % alignment == 0:
-                return window
             self._budget.spend(len(data))
-            return window.clone()
+            values.bits = values.bits.byteswap()
+        return Array(kind, values.bits.T) if is_fortran else values
+
+    def _raw(self, data: bytes | bytearray | memoryview | str) -> memoryview:
+        """The bytes, so that they can be written to: a window on the file where the data is one, else a copy."""
+        if isinstance(data, memoryview):
+            return data
         self._budget.spend(len(data))
-        owned = bytearray(data, "latin-1") if isinstance(data, str) else bytearray(data)
-        return torch.frombuffer(owned, dtype=torch.uint8)
+        return memoryview(bytearray(data, "latin-1") if isinstance(data, str) else bytearray(data))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.inert import counts, quoted
 from videozoo.errors import UnreadableCheckpoint
 
@@ -46,20 +47,20 @@ def plain(entries: Mapping[object, object], *, sixteen_bit: SixteenBit | None = 
 
 def _array(value: object) -> object:
     """An array, out of its pair with Paddle's internal name."""
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Tensor):
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Array):
         return value[1]
     return value
 
 
-def _join(name: object, parts: list[object], shape: tuple[int, ...]) -> Tensor:
-    tensors = [part.reshape(-1) for part in parts if isinstance(part, Tensor)]
-    if not tensors or len(tensors) != len(parts) or len({part.dtype for part in tensors}) != 1:
+def _join(name: object, parts: list[object], shape: tuple[int, ...]) -> Array:
+    arrays = [part for part in parts if isinstance(part, Array)]
+    if not arrays or len(arrays) != len(parts) or len({part.dtype for part in arrays}) != 1:
         raise UnreadableCheckpoint(f"a chunk of {quoted(name)} is missing or of another dtype")
-    joined = torch.cat(tensors)
-    if joined.shape.numel() != torch.Size(shape).numel():
-        raise UnreadableCheckpoint(f"the chunks of {quoted(name)} have {joined.numel()} numbers, not shape {shape}")
-    return joined.view(shape)
+    joined = np.concatenate([part.bits.reshape(-1) for part in arrays])
+    if joined.size != prod(shape) or prod([max(size, 1) for size in shape]) > 1 << 48:
+        raise UnreadableCheckpoint(f"the chunks of {quoted(name)} have {joined.size} numbers, not shape {shape}")
+    return Array(arrays[0].dtype, joined.reshape(shape))
 
 
 def _as_bfloat16(value: object) -> object:
-    return value.view(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.uint16 else value
+    return Array("BF16", value.bits) if isinstance(value, Array) and value.dtype == "U16" else value

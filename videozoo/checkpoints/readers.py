@@ -3,7 +3,7 @@
 Reads ``.pth`` (zip archive and the older row of pickles), ``.pkl`` and ``.pdparams`` (bare pickles, Python 2 included)
 and ``.safetensors``; which one it is, the content tells. It happens in this process: a damaged or hostile file ends in
 `UnreadableCheckpoint`, within a second or so, and in at most 4 times the file's size of memory plus 32 MiB (plus what
-up to a million small values take). Tensors are windows on the file, which must not shrink while they are used.
+up to a million small values take). Arrays are windows on the file, which must not shrink while they are used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
-
 from videozoo.checkpoints import paddle, safetensors_file
+from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.containers import read_pickles, read_torch_zip
 from videozoo.checkpoints.file_map import FileMap
 from videozoo.checkpoints.inert import Opaque, quoted
@@ -49,25 +48,20 @@ class Checkpoint:
     path: Path
     format: Format
     content: object
-    """A finite tree of dict, list, tuple, set, str, int, float, bool, None, bytes (long ones: a memoryview), Tensor
-    (also for numpy's arrays) and `Opaque` records; parts of it may be shared."""
+    """A finite tree of dict, list, tuple, set, str, int, float, bool, None, bytes (long ones: a memoryview),
+    `Array` (for torch's tensors and for numpy's arrays) and `Opaque` records; parts of it may be shared."""
     metadata: Mapping[str, str]
     """Of safetensors; empty elsewhere."""
 
 
-def read(path: Path, *, askew: bool = False) -> Checkpoint:
+def read(path: Path) -> Checkpoint:
     """Read a file of any known format; its extension does not matter.
-
-    Args:
-        path: the file.
-        askew: leave tensors of torch's files where they lie even if that is at no multiple of their numbers' size.
-            Saves a copy of the file; such tensors are fit for nothing else than to be copied.
 
     Raises:
         UnreadableCheckpoint: missing, not a checkpoint, damaged, or refused as unsafe; one line that names the file.
     """
     try:
-        file = FileMap(path, askew=askew)
+        file = FileMap(path)
         head = bytes(file.data[:1024])
         if head.startswith(b"PK\x03\x04"):
             return Checkpoint(path, "torch_zip", read_torch_zip(file), {})
@@ -84,9 +78,7 @@ def read(path: Path, *, askew: bool = False) -> Checkpoint:
         raise UnreadableCheckpoint(f"{path}: there is not enough memory to read it") from None
 
 
-def state_dict(
-    checkpoint: Checkpoint, *, ema: bool = False, sixteen_bit: SixteenBit | None = None
-) -> dict[str, Tensor]:
+def state_dict(checkpoint: Checkpoint, *, ema: bool = False, sixteen_bit: SixteenBit | None = None) -> dict[str, Array]:
     """The model's tensors, contiguous, by the names that the file uses, without a ``module.`` prefix that all share.
 
     The model is the dict under ``state_dict``, ``model`` or ``blobs``, else the whole content. Optimizer states, logs
@@ -122,7 +114,7 @@ def _read_pickles(file: FileMap, head: bytes) -> tuple[Format, object]:
         ) from None
 
 
-def _state_dict(content: object, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, Tensor]:
+def _state_dict(content: object, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, Array]:
     if not isinstance(content, dict):
         raise UnreadableCheckpoint(f"holds no tensors, only {_described(content)}")
     if ema and _EMA_KEY in content:
@@ -141,7 +133,7 @@ def _state_dict(content: object, ema: bool, sixteen_bit: SixteenBit | None) -> d
     return _averaged(model_tensors, copies)
 
 
-def _averaged(tensors: dict[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
+def _averaged(tensors: dict[str, Array], copies: dict[str, Array]) -> dict[str, Array]:
     """``tensors`` with mmcv's copies in their places; running statistics have no copy and stay."""
     sources = {name: _EMA_PREFIX + name.replace(".", "_") for name in tensors}
     if not copies or (unknown := copies.keys() - sources.values()):
@@ -156,14 +148,14 @@ def _is_model(value: object) -> bool:
     return isinstance(value, dict | Opaque) and value != {}
 
 
-def _tensors(model: object, content: dict[object, object], sixteen_bit: SixteenBit | None) -> dict[str, Tensor]:
+def _tensors(model: object, content: dict[object, object], sixteen_bit: SixteenBit | None) -> dict[str, Array]:
     if not isinstance(model, dict):
         raise UnreadableCheckpoint(f"its model is {_described(model)}, which is not made here")
-    found: dict[str, Tensor] = {}
+    found: dict[str, Array] = {}
     for name, value in paddle.plain(model, sixteen_bit=sixteen_bit).items():
         if model is content and name in _TRAINING_KEYS:
             continue
-        if isinstance(value, Tensor) and isinstance(name, str):
+        if isinstance(value, Array) and isinstance(name, str):
             found[name] = value.contiguous()
         elif isinstance(value, Opaque):
             raise UnreadableCheckpoint(f"tensor {quoted(name)} needs {value.name}, which is not made here")
@@ -173,7 +165,7 @@ def _tensors(model: object, content: dict[object, object], sixteen_bit: SixteenB
     return found
 
 
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unwrapped(tensors: dict[str, Array]) -> dict[str, Array]:
     if all(name.startswith(_WRAPPER) for name in tensors):
         return {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
     return tensors

@@ -11,32 +11,13 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from videozoo.checkpoints.arrays import ITEM_BYTES, Array, empty, window
 from videozoo.checkpoints.file_map import FileMap, release
 from videozoo.checkpoints.inert import count, counts, quoted
 from videozoo.errors import InvalidArgument, UnreadableCheckpoint
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E8M0": torch.float8_e8m0fnu,
-}
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_HEADER_BYTES = 1 << 23
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
@@ -49,7 +30,7 @@ def looks_like(data: memoryview) -> bool:
     return len(data) > _LENGTH_BYTES and data[_LENGTH_BYTES] == ord("{") and length <= len(data) - _LENGTH_BYTES
 
 
-def read(file: FileMap) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(file: FileMap) -> tuple[dict[str, Array], dict[str, str]]:
     """The tensors, as windows on the file, and the metadata.
 
     Raises:
@@ -65,15 +46,14 @@ def read(file: FileMap) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UnreadableCheckpoint("safetensors metadata that is not text")
     placed = [(*_entry(name, entry), name) for name, entry in header.items()]
     reached = 0
-    tensors: dict[str, Tensor] = dict.fromkeys(header, torch.empty(0))
+    tensors = dict.fromkeys(header, empty("U8"))
     for begin, end, dtype, shape, name in sorted(placed, key=lambda entry: entry[:2]):
         if begin != reached or start + end > len(file.data):
             raise UnreadableCheckpoint(
                 f"safetensors tensor {quoted(name)} lies outside the file, or not behind the last"
             )
         reached = end
-        storage = file.storage(start + begin, start + end, dtype.itemsize)
-        tensors[name] = torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
+        tensors[name] = window(file.data, dtype, shape, start + begin)
     if start + reached != len(file.data):
         raise UnreadableCheckpoint(
             f"safetensors file with {len(file.data) - start - reached} bytes that are no tensor's"
@@ -103,18 +83,18 @@ def _no_constant(name: str) -> NoReturn:
     raise UnreadableCheckpoint(f"safetensors header with {quoted(name)}")
 
 
-def _entry(name: str, entry: object) -> tuple[int, int, torch.dtype, tuple[int, ...]]:
+def _entry(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]]:
     """Begin, end, dtype and shape of one tensor."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise UnreadableCheckpoint(
             f"safetensors tensor {quoted(name)} is not described by dtype, shape and data_offsets"
         )
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in ITEM_BYTES:
         raise UnreadableCheckpoint(f"safetensors tensor {quoted(name)} has the unknown dtype {quoted(entry['dtype'])}")
     shown = quoted(name)
-    dtype, shape = DTYPES[entry["dtype"]], counts(entry["shape"], f"the shape of {shown}")
+    dtype, shape = entry["dtype"], counts(entry["shape"], f"the shape of {shown}")
     offsets = counts(entry["data_offsets"], f"data_offsets of {shown}")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != count(prod(shape), "a size") * dtype.itemsize:
+    if len(offsets) != 2 or offsets[1] - offsets[0] != count(prod(shape), "a size") * ITEM_BYTES[dtype]:
         raise UnreadableCheckpoint(f"safetensors tensor {shown} of shape {shape} has data_offsets {offsets}")
     if prod([max(size, 1) for size in shape]) > 1 << 48:
         raise UnreadableCheckpoint(f"safetensors tensor {shown} has the impossible shape {shape}")
@@ -123,7 +103,7 @@ def _entry(name: str, entry: object) -> tuple[int, int, torch.dtype, tuple[int, 
 
 def write(
     target: str | os.PathLike[str] | BinaryIO,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Array],
     metadata: Mapping[str, str],
     *,
     sparing: bool = False,
@@ -140,13 +120,13 @@ def write(
         sparing: give back the memory of tensors that are windows on a file, which nobody may have changed.
 
     Raises:
-        InvalidArgument: a tensor of a dtype or with a name that the format does not have.
+        InvalidArgument: a tensor with a name that the format does not have.
         OSError: ``target`` cannot be written.
     """
     for name, tensor in tensors.items():
-        if tensor.dtype not in _NAMES or tensor.layout is not torch.strided or name == _METADATA:
+        if name == _METADATA:
             raise InvalidArgument(f"tensor {quoted(name)} of {tensor.dtype}: safetensors cannot hold it")
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
+    ordered = sorted(tensors.items(), key=lambda item: -ITEM_BYTES[item[1].dtype])
     header = _header(ordered, metadata)
     if not isinstance(target, str | os.PathLike):
         _write(target, header, ordered, sparing)
@@ -156,7 +136,7 @@ def write(
 
 
 def write_verified(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str]
 ) -> str | None:
     """`write`, then read back and compare bit by bit. Memory is needed for a few megabytes only, not for the tensors.
 
@@ -182,30 +162,30 @@ def write_verified(
     return next((name for name, tensor in tensors.items() if not _identical(tensor, written[name])), None)
 
 
-def _identical(one: Tensor, other: Tensor) -> bool:
+def _identical(one: Array, other: Array) -> bool:
     """Bit for bit, so that NaN equals itself."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     for part, counterpart in zip(_parts(one), _parts(other), strict=True):
-        if not np.array_equal(part.numpy(), counterpart.numpy()):  # ten times as fast as torch.equal of bytes
+        if not np.array_equal(part, counterpart):
             return False
         release(part)
         release(counterpart)
     return True
 
 
-def _parts(tensor: Tensor) -> Iterator[Tensor]:
+def _parts(tensor: Array) -> Iterator[NDArray[np.uint8]]:
     """The bytes of a tensor in row-major order, a few megabytes at a time."""
-    if tensor.numel():
-        yield from tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).split(_CHUNK_BYTES)
+    raw = tensor.contiguous().bits.reshape(-1).view(np.uint8)
+    return (raw[start : start + _CHUNK_BYTES] for start in range(0, len(raw), _CHUNK_BYTES))
 
 
-def _header(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> bytes:
+def _header(ordered: list[tuple[str, Array]], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {_METADATA: dict(sorted({**metadata, "format": "pt"}.items()))}
     begin = 0
     for name, tensor in ordered:
-        end = begin + tensor.numel() * tensor.dtype.itemsize
-        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        end = begin + tensor.size_bytes
+        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
         begin = end
     try:
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
@@ -214,11 +194,11 @@ def _header(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> b
     return text + b" " * (-len(text) % 8)
 
 
-def _write(stream: BinaryIO, header: bytes, ordered: list[tuple[str, Tensor]], sparing: bool) -> None:
+def _write(stream: BinaryIO, header: bytes, ordered: list[tuple[str, Array]], sparing: bool) -> None:
     stream.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
     stream.write(header)
     for _, tensor in ordered:
         for part in _parts(tensor):
-            stream.write(part.numpy().data)
+            stream.write(part.data)
             if sparing:
                 release(part)

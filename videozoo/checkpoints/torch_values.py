@@ -1,4 +1,4 @@
-"""What torch's globals build here: tensors, born empty and bound to their storage once the container has found it."""
+"""What torch's globals build here: arrays, born empty and bound to their storage once the container has found it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-import torch
-from torch import Tensor, UntypedStorage
+import numpy as np
 
+from videozoo.checkpoints.arrays import BITS, ITEM_BYTES, Array, empty
 from videozoo.checkpoints.inert import Budget, Opaque, count, counts, quoted
 from videozoo.errors import UnreadableCheckpoint
 
 STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "UntypedStorage": torch.uint8,
+    "FloatStorage": "F32",
+    "DoubleStorage": "F64",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "UntypedStorage": "U8",
 }
 DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        *STORAGES.values(),
-        *(torch.uint16, torch.uint32, torch.uint64),
-        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu),
-    )
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "bool": "BOOL",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
 }
 """The dtypes that files may name; those without a storage of their own are stored as bytes."""
 TENSOR_BYTES = 1024
@@ -43,7 +53,7 @@ class StorageType(Opaque):
 
     __slots__ = ("dtype",)
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: str) -> None:
         super().__init__(name)
         self.dtype = dtype
 
@@ -53,7 +63,7 @@ class DtypeName(Opaque):
 
     __slots__ = ("dtype",)
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: str) -> None:
         super().__init__(name)
         self.dtype = dtype
 
@@ -63,7 +73,7 @@ class Storage(Opaque):
 
     __slots__ = ("dtype", "key", "length", "start")
 
-    def __init__(self, key: str, dtype: torch.dtype, start: int, length: int) -> None:
+    def __init__(self, key: str, dtype: str, start: int, length: int) -> None:
         super().__init__("torch storage")
         self.key = key
         self.dtype = dtype
@@ -88,9 +98,8 @@ class TorchValues:
     def __init__(self, budget: Budget) -> None:
         self.sizes: dict[str, int] = {}
         self.itemsizes: dict[str, int] = {}
-        self.alignments: dict[str, int] = {}
         self._budget = budget
-        self._tensors: list[tuple[Tensor, Layout]] = []
+        self._tensors: list[tuple[Array, Layout]] = []
 
     def storage(self, identifier: object) -> Storage:
         """``("storage", type, key, location, length[, view])``, the only persistent id there is."""
@@ -100,11 +109,10 @@ class TorchValues:
         if not isinstance(storage_type, StorageType) or not isinstance(key, str):
             raise UnreadableCheckpoint(f"has a storage of type {quoted(getattr(storage_type, 'name', storage_type))}")
         dtype, whole = storage_type.dtype, count(length, "the length of a storage")
-        size_bytes = whole * dtype.itemsize
+        size_bytes = whole * ITEM_BYTES[dtype]
         if self.sizes.setdefault(key, size_bytes) != size_bytes:
             raise UnreadableCheckpoint(f"storage {quoted(key)} has two different sizes")
-        self.itemsizes[key] = max(dtype.itemsize, self.itemsizes.get(key, 1))
-        self.alignments[key] = max(dtype.itemsize, self.alignments.get(key, 1))
+        self.itemsizes[key] = max(ITEM_BYTES[dtype], self.itemsizes.get(key, 1))
         start = 0
         if view and view[0] is not None:
             if not isinstance(view[0], tuple) or len(view[0]) != 3:
@@ -115,22 +123,22 @@ class TorchValues:
             whole = part
         return Storage(key, dtype, start, whole)
 
-    def rebuild_tensor(self, arguments: tuple[object, ...]) -> Tensor:
+    def rebuild_tensor(self, arguments: tuple[object, ...]) -> Array:
         """``_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks[, metadata])``."""
         storage, *more = arguments
         if not isinstance(storage, Storage):
             raise UnreadableCheckpoint("has a tensor without a storage")
         return self._tensor(storage, *more)
 
-    def rebuild_tensor_of_dtype(self, arguments: tuple[object, ...]) -> Tensor:
+    def rebuild_tensor_of_dtype(self, arguments: tuple[object, ...]) -> Array:
         """``_rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])``."""
         storage, offset, shape, strides, grad, hooks, name, *metadata = arguments
         if not isinstance(storage, Storage) or not isinstance(name, DtypeName):
             raise UnreadableCheckpoint("has a tensor without a storage or a dtype")
-        if storage.start or storage.length * storage.dtype.itemsize % name.dtype.itemsize:
+        size_bytes, item_bytes = storage.length * ITEM_BYTES[storage.dtype], ITEM_BYTES[name.dtype]
+        if storage.start or size_bytes % item_bytes:
             raise UnreadableCheckpoint(f"has a storage that is not one of {name.name}")
-        length = storage.length * storage.dtype.itemsize // name.dtype.itemsize
-        self.alignments[storage.key] = max(name.dtype.itemsize, self.alignments[storage.key])
+        length = size_bytes // item_bytes
         return self._tensor(Storage(storage.key, name.dtype, 0, length), offset, shape, strides, grad, hooks, *metadata)
 
     def _tensor(
@@ -142,31 +150,37 @@ class TorchValues:
         _grad: object,
         _hooks: object,
         *metadata: object,
-    ) -> Tensor:
+    ) -> Array:
         if len(metadata) > 1 or (metadata and metadata[0] is not None and not _is_empty(metadata[0])):
             raise UnreadableCheckpoint("has a conjugated or negated view, which is not read")
         layout = Layout(storage, count(offset, "an offset"), counts(shape, "a shape"), counts(strides, "strides"))
         check_inside(layout)
-        self._budget.spend(TENSOR_BYTES + prod(layout.shape) * storage.dtype.itemsize)
-        tensor = torch.empty(0, dtype=storage.dtype)
+        self._budget.spend(TENSOR_BYTES + prod(layout.shape) * ITEM_BYTES[storage.dtype])
+        tensor = empty(storage.dtype)
         self._tensors.append((tensor, layout))
         return tensor
 
     def rebuild_parameter(self, arguments: tuple[object, ...]) -> object:
         """``_rebuild_parameter(data, requires_grad, hooks)``: the data."""
         data, _, _ = arguments
-        if not isinstance(data, Tensor | Opaque):
+        if not isinstance(data, Array | Opaque):
             raise UnreadableCheckpoint("has a parameter without a tensor")
         return data
 
-    def bind(self, find: Callable[[str], UntypedStorage]) -> None:
+    def bind(self, find: Callable[[str], memoryview]) -> None:
         """Give every tensor its values; ``find`` returns the bytes of a storage by its key."""
-        found: dict[str, UntypedStorage] = {}
+        found: dict[str, memoryview] = {}
         for tensor, layout in self._tensors:
             storage = layout.storage
             if storage.key not in found:
                 found[storage.key] = find(storage.key)
-            tensor.set_(found[storage.key], storage.start + layout.offset, layout.shape, layout.strides)
+            if prod(layout.shape) == 0:
+                tensor.bits = tensor.bits.reshape(layout.shape)
+                continue
+            size = ITEM_BYTES[storage.dtype]
+            strides = [size * stride for stride in layout.strides]
+            start = size * (storage.start + layout.offset)
+            tensor.bits = np.ndarray(layout.shape, BITS[size], found[storage.key], start, strides)
 
 
 def check_inside(layout: Layout) -> None:

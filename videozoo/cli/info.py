@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from videozoo import cache, registry
-from videozoo.download import without_credentials
+from videozoo.credentials import without_credentials
 from videozoo.manifest import Architecture, Entry, Protocol, Views
 
 NAME = "info"
