@@ -20,11 +20,11 @@ import pytest
 import requests
 from http_server import Reply, Server, running
 
-from videozoo import cache
-from videozoo.cache import places, planning
+from videozoo import cache, lockfile
+from videozoo.cache import places, planning, untouched
 from videozoo.download import limits
 from videozoo.errors import DigestMismatch, FetchError, NoSource, OutputError, VideoZooError
-from videozoo.files import place
+from videozoo.files import place, sha256_file
 from videozoo.manifest import Entry, Figures, File, Input, License, Manifest, Protocol, Source, Views
 
 BODY = bytes(range(256)) * 40
@@ -594,6 +594,88 @@ def test_damaged_converted_file_is_set_aside(
     assert str(path) in caplog.text and reason in caplog.text
     assert cache.converted(entry) is None and len(caplog.records) == 1
     assert cache.store_converted(entry, write_body) == cache.converted(entry)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read to be hashed; every file counts as long settled."""
+    read: list[Path] = []
+
+    def record(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(planning, "sha256_file", record)
+    monkeypatch.setattr(untouched, "SETTLED_NS", 0)
+    return read
+
+
+def test_converted_file_that_nobody_touched_is_hashed_once(hashed: list[Path]) -> None:
+    path = cache.store_converted(row(), write_body)
+    for _ in range(3):
+        assert cache.converted(row()) == path
+    assert hashed == [path]
+    assert cache.plan(row()).path == path  # says what is true of the file, not what a record says
+    assert hashed == [path, path]
+
+
+def write_and_set_back_the_clock(path: Path) -> None:
+    before = path.stat()
+    path.write_bytes(OTHER)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_it(path: Path) -> None:
+    before = path.stat()
+    path.with_name("new").write_bytes(OTHER)
+    os.utime(path.with_name("new"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    path.with_name("new").replace(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no time of change: every use hashes")
+@pytest.mark.parametrize("touch", [flip, write_and_set_back_the_clock, replace_it])
+def test_converted_file_that_somebody_touched_is_hashed_again(
+    touch: Callable[[Path], None], hashed: list[Path]
+) -> None:
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    touch(path)
+    assert cache.converted(row()) is None
+    assert len(hashed) > 1
+
+
+def test_young_file_is_hashed_until_its_time_of_change_tells(
+    hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untouched, "SETTLED_NS", 1 << 60)
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    assert hashed == [path, path]
+
+
+def test_named_lock_has_every_use_hashed(hashed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can write the cache can forge its records; a lock of the project's own is to hold against that."""
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    line = lockfile.Locked(DIGEST, len(BODY), "file")
+    lockfile.add(tmp_path / "own.lock", row().name, line)
+    monkeypatch.setenv("VIDEOZOO_LOCK", str(tmp_path / "own.lock"))
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    assert hashed == [path] * 3
+
+
+def test_record_that_cannot_be_written_has_every_use_hashed(
+    hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cache.store_converted(row(), write_body)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OutputError("read-only")
+
+    monkeypatch.setattr(untouched, "place", refuse)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    assert hashed == [path, path]
 
 
 def test_conversion_of_another_original_is_not_used() -> None:

@@ -12,7 +12,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from videozoo import cache, manifest, registry
@@ -22,6 +21,7 @@ from videozoo.conversion import WeightFile, convert, fit, open_weights, write_ch
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
 from videozoo.files import sha256_file
 from videozoo.inventory import inventory
+from videozoo.layers.blank import blank_networks, fill
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Architecture, Entry
 
@@ -160,7 +160,7 @@ def _published_file(entry: Entry) -> WeightFile:
 def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: int) -> Net:
     """The network with the file's tensors, and with as many classes as the file has."""
     classes = _classes(spec, None) if source.num_classes is None else source.num_classes
-    with torch.device("meta"):
+    with blank_networks():
         network = make(num_classes=classes, in_chans=in_chans)
         first = f"{network.first_conv}.weight"
         stored_chans = source.in_chans or in_chans
@@ -169,9 +169,7 @@ def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: 
     tensors = {name: as_tensor(array) for name, array in arrays.items()}
     if original is not network:
         tensors[first] = adapt_input_channels(tensors[first], in_chans)
-    network.load_state_dict(
-        {name: tensors[name].to(place.dtype) for name, place in network.state_dict().items()}, assign=True
-    )
+    fill(network, tensors)
     return network
 
 

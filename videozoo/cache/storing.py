@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from videozoo import lockfile
-from videozoo.cache import places, planning
+from videozoo.cache import places, planning, untouched
 from videozoo.cache.places import home, lock_path, record_of
 from videozoo.cache.planning import Plan, converted_problem, plan_original, wanted
 from videozoo.download import download
@@ -124,14 +124,20 @@ def _download_original(
 
 
 def converted(entry: Entry) -> Path | None:
-    """The converted file of a row in the cache, read and found to be what was stored.
+    """The converted file of a row in the cache, found to be what was stored.
 
-    A damaged one is set aside; None then, and where there is none.
+    It is read for that, unless nobody touched it since it was read last; see `videozoo.cache.untouched`. A damaged one
+    is set aside; None then, and where there is none.
     """
     path = places.cached(entry, "converted")
     if not os.path.lexists(path) or planning.awaits_lock(entry):
         return None
+    if untouched.is_untouched(path) and converted_problem(entry, hashed=False) is None:
+        return path
+    before = untouched.state(path)
     if converted_problem(entry) is None:
+        with suppress(OSError), guard(entry.name):  # the record is this file's as long as nobody else stores one
+            untouched.remember(path, before)
         return path
     # A cache that cannot be written keeps its damaged file, which is not used either way.
     with suppress(OSError), guard(entry.name):

@@ -91,12 +91,13 @@ def _entry(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]]:
         )
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in ITEM_BYTES:
         raise UnreadableCheckpoint(f"safetensors tensor {quoted(name)} has the unknown dtype {quoted(entry['dtype'])}")
-    dtype, shape = entry["dtype"], counts(entry["shape"], f"the shape of {quoted(name)}")
-    offsets = counts(entry["data_offsets"], f"data_offsets of {quoted(name)}")
+    shown = quoted(name)
+    dtype, shape = entry["dtype"], counts(entry["shape"], f"the shape of {shown}")
+    offsets = counts(entry["data_offsets"], f"data_offsets of {shown}")
     if len(offsets) != 2 or offsets[1] - offsets[0] != count(prod(shape), "a size") * ITEM_BYTES[dtype]:
-        raise UnreadableCheckpoint(f"safetensors tensor {quoted(name)} of shape {shape} has data_offsets {offsets}")
+        raise UnreadableCheckpoint(f"safetensors tensor {shown} of shape {shape} has data_offsets {offsets}")
     if prod([max(size, 1) for size in shape]) > 1 << 48:
-        raise UnreadableCheckpoint(f"safetensors tensor {quoted(name)} has the impossible shape {shape}")
+        raise UnreadableCheckpoint(f"safetensors tensor {shown} has the impossible shape {shape}")
     return offsets[0], offsets[1], dtype, shape
 
 
