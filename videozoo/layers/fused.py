@@ -56,7 +56,7 @@ class FusedConv(nn.Module):
         stride, padding, dilation = conv.stride, cast("tuple[int, ...]", conv.padding), conv.dilation
         if weight.ndim == 5 and conv.kernel_size[0] == stride[0] == 1 and padding[0] == 0:
             weight, stride, padding, dilation = weight.squeeze(2), stride[1:], padding[1:], dilation[1:]
-        dtype = dtype or weight.dtype
+        dtype = dtype or conv.weight.dtype
         self.weight = nn.Parameter(weight.to(dtype, memory_format=_channels_last(weight)), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.to(dtype), requires_grad=False)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
@@ -183,8 +183,10 @@ def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tupl
     offset = batch_norm.bias.detach().double() - mean * scale
     if bias is not None:
         offset = offset + bias * scale
-    folded = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return folded.to(weight.dtype), offset.to(weight.dtype)
+    # the weights themselves in their own precision: a float64 copy of them all would take longer than loading them
+    precision = torch.promote_types(weight.dtype, torch.float32)
+    folded = weight.to(precision) * scale.to(precision).reshape(-1, *[1] * (weight.ndim - 1))
+    return folded, offset.to(precision)
 
 
 def _channels_last(x: Tensor) -> torch.memory_format:
@@ -192,10 +194,11 @@ def _channels_last(x: Tensor) -> torch.memory_format:
 
 
 def _use_prepacked(x: Tensor, weight: Tensor) -> bool:
-    """Whether this very call can run in oneDNN: a CPU, nothing traced or differentiated, a kind of number it has."""
+    """Whether this very call can run in oneDNN: on a CPU, nothing traced or differentiated, a type of number it has."""
     return (
-        not torch.compiler.is_compiling()
+        type(x) is Tensor  # no stand-in that only knows torch's public functions
         and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and not (x.requires_grad and torch.is_grad_enabled())
         and x.numel() > 0
         and prepacked_works(weight.dtype)
