@@ -34,7 +34,7 @@ LAYERS = {
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,
     "model_config": 3,
-    "conversion": 4, "model_card": 4,
+    "conversion": 4, "model_card": 4, "inference": 4,
     "pretrained": 5, "model_folder": 5,
     "models": 6,
     "predict": 7, "convert": 7,
