@@ -39,8 +39,9 @@ LAYERS = {
     "models": 6,
     "predict": 7, "convert": 7,
     "train": 8, "demo": 8, "hub": 8,
-    "cli": 9,
-    "videozoo": 10, "__main__": 10,
+    "benchmark": 9,
+    "cli": 10,
+    "videozoo": 11, "__main__": 11,
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors", "manifest", "files", "registry", "download", "lockfile", "cache", "labels", "tables", "model_config",

@@ -1,7 +1,7 @@
 """A child process that holds one contestant, and the few lines of JSON that it is asked with.
 
 The child gets one line that says what to hold, answers one line when it is ready, and then one line for each line that
-asks for a turn. It ends when its input does. It may run under another interpreter: this module and ``contestants``
+asks for a turn. It ends when its input does. It may run under another interpreter: the modules here
 import nothing but the standard library when they are imported.
 """
 
@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from videozoo.benchmark.contestants import CONTESTANTS, MACHINE, Contestant, Machine, Task
+from videozoo.benchmark.contestants import CONTESTANTS
+from videozoo.benchmark.task import Contestant, Task
 from videozoo.errors import InvalidArgument
 
 PREPARE = "prepare"
@@ -44,7 +45,7 @@ class Child:
     """One contestant in its own process; `close` ends it.
 
     Args:
-        name: a key of ``CONTESTANTS``, ``machine``, or ``prepare``.
+        name: a key of ``CONTESTANTS``, or ``prepare``.
         task: what it runs.
         python: another interpreter, which has the contestant's packages.
         against: for ``prepare``: whose files to write.
@@ -54,7 +55,7 @@ class Child:
     """
 
     def __init__(self, name: str, task: Task, *, python: str | None = None, against: Sequence[str] = ()) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         environment = os.environ | {"OMP_NUM_THREADS": str(task.threads)}
         try:
             self._process = subprocess.Popen(
@@ -141,7 +142,7 @@ def serve(request: dict[str, Any]) -> None:
 
 
 def _ready(name: str, task: Task) -> tuple[Contestant, dict[str, Any]]:
-    contestant = (CONTESTANTS | {MACHINE: Machine})[name]()
+    contestant = CONTESTANTS[name]()
     modules = [importlib.import_module(module) for module in contestant.modules]
     imports_mb = _mebibytes("VmRSS")
     contestant.build(task)

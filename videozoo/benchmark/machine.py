@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def conditions(packages: Iterable[str]) -> dict[str, str | int | float | None]:
+def conditions() -> dict[str, str | int | float | None]:
     """What to state beside a figure; values that this platform does not tell are None."""
-    found: dict[str, str | int | float | None] = {
+    return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": cpu_model(),
         "cpus": available_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "torch": _version("torch"),
         "load_average": load_average(),
     }
-    return found | {f"{package}_version": _version(package) for package in packages}
 
 
 def cpu_model() -> str | None:

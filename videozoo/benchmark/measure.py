@@ -15,8 +15,9 @@ from typing import Any
 
 from videozoo import registry
 from videozoo.benchmark.child import PREPARE, Child, Unable
-from videozoo.benchmark.contestants import CONTESTANTS, MACHINE, OURS, Task
+from videozoo.benchmark.contestants import CONTESTANTS, MACHINE, OURS
 from videozoo.benchmark.machine import available_cpus, conditions, load_average
+from videozoo.benchmark.task import Task
 from videozoo.errors import InvalidArgument, VideoZooError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -67,8 +68,9 @@ class Figures:
     imports_mb: float | None
     """Resident memory when its libraries were imported and nothing was built."""
     device_peak_mb: float | None
-    error: float
-    """Largest difference of a logit to eager float32 on the CPU, in parts of the largest logit."""
+    error: float | None
+    """Largest difference of a logit to eager float32 on the CPU, in parts of the largest logit; None for logits that
+    cannot be compared."""
     latency_ratio: float | None
     """Times our latency; None where we could not run."""
     cpu_ratio: float | None
@@ -124,7 +126,7 @@ def plan(
 
     Args:
         name: an architecture, or weights, whose protocol then says how many frames; the weights are random in any case.
-        against: keys of ``CONTESTANTS`` besides our own.
+        against: other keys of ``CONTESTANTS`` than our own.
         threads: one measurement each; empty for as many as there are processors.
         device: ``cpu``, ``cuda``, ``cuda:1`` ...
         dtype: of our side, and of autocast.
@@ -139,9 +141,10 @@ def plan(
         InvalidArgument: a value outside its range.
     """
     protocol = registry.architecture(name).protocol if "." not in name else registry.get_weights(name).protocol
-    unknown = [each for each in against if each not in CONTESTANTS]
+    peers = CONTESTANTS.keys() - {OURS, MACHINE}
+    unknown = [each for each in against if each not in peers]
     if unknown:
-        raise InvalidArgument(f"--against {unknown[0]}: one of {', '.join(CONTESTANTS)}")
+        raise InvalidArgument(f"--against {unknown[0]}: there are {', '.join(sorted(peers))}")
     if dtype not in DTYPES:
         raise InvalidArgument(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
     num_frames = protocol.full.num_frames if num_frames is None else num_frames
@@ -151,7 +154,7 @@ def plan(
         if value < 1:
             raise InvalidArgument(f"{option} {value}: at least 1")
     return Plan(
-        name.partition(".")[0], tuple(dict.fromkeys(each for each in against if each != OURS)),
+        name.partition(".")[0], tuple(dict.fromkeys(against)),
         tuple(dict.fromkeys(threads)) or (available_cpus() or 1,), device, dtype, batch, rounds, num_frames, size,
         mmaction2_python,
     )  # fmt: skip
@@ -183,21 +186,16 @@ def measure(wanted: Plan, say: Say = lambda text: None) -> Iterator[Result]:
 
 
 def _result(wanted: Plan, task: Task, prepared: Mapping[str, Any], say: Say) -> Result:
-    stated = conditions(("videozoo", "torch"))
-    turns: dict[str, list[dict[str, Any]]] = {}
+    stated = conditions()
     with ExitStack() as stack:
         children, skipped = _start(wanted, task, stack, say)
-        if not children.keys() - {MACHINE}:
-            raise InvalidArgument(f"{wanted.model}: nothing runs on {task.device}: {next(iter(skipped.values()))}")
-        forwards = {name: _forwards(child) for name, child in children.items()}
-        say(f"{wanted.model}: {wanted.rounds} rounds, {task.threads} threads")
-        for number in range(wanted.rounds):
-            for name in _rotated(list(children), number):
-                turns.setdefault(name, []).append(children[name].turn(forwards[name]))
-    stated |= {"load_average_after": load_average()}
+        turns = _take_turns(children, wanted.rounds, skipped, say)
     machine = turns.pop(MACHINE, [])
+    if not turns:
+        raise InvalidArgument(f"{wanted.model}: nothing runs on {task.device}: {next(iter(skipped.values()))}")
+    stated["load_average_after"] = load_average()
+    stated["arithmetic"] = machine[0]["arithmetic"] if machine else None
     kernel, wall_rate, cpu_rate = _bound(machine)
-    stated |= {"cpu_capability": machine[0]["capability"] if machine else None}
     flops = prepared["flops"]
     bound_ms = flops / wall_rate * _MILLI if wall_rate else None
     bound_cpu_ms = flops / cpu_rate * _MILLI if cpu_rate and task.device == "cpu" else None
@@ -230,14 +228,36 @@ def _start(wanted: Plan, task: Task, stack: ExitStack, say: Say) -> tuple[dict[s
     return children, skipped
 
 
-def _forwards(child: Child) -> int:
-    """How many make a turn; the turn that tells is the warm-up."""
-    seconds = child.turn(1).get("wall_s", math.inf)
+def _take_turns(
+    children: Mapping[str, Child], rounds: int, skipped: dict[str, str], say: Say
+) -> dict[str, list[dict[str, Any]]]:
+    """What every contestant found in every round; one that fails on the way is moved to ``skipped``."""
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
+    forwards: dict[str, int] = {}
+    for number in range(-1, rounds):
+        say(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
+        for name in _rotated(list(turns), number):
+            try:
+                turn = children[name].turn(forwards.get(name, 1))
+            except Unable as error:
+                skipped[name] = str(error)
+                del turns[name]
+                continue
+            if number >= 0:
+                turns[name].append(turn)
+            else:
+                forwards[name] = _forwards(turn)
+    return turns
+
+
+def _forwards(warm_up: Mapping[str, Any]) -> int:
+    """How many make a turn."""
+    seconds = warm_up.get("wall_s", _TURN_SECONDS)  # the machine's own turn has a length of its own
     return min(_MOST_FORWARDS, max(1, math.ceil(_TURN_SECONDS / seconds)))
 
 
 def _rotated(names: list[str], by: int) -> list[str]:
-    start = by % len(names)
+    start = by % len(names) if names else 0
     return names[start:] + names[:start]
 
 
@@ -267,10 +287,9 @@ def _figures(
     )  # fmt: skip
 
 
-def _difference(logits: list[float], reference: list[float]) -> float:
-    """Largest difference, in parts of the largest logit; infinite where they do not even compare."""
-    if len(logits) != len(reference) or any(math.isnan(value) for value in logits):
-        return math.inf
+def _difference(logits: list[float], reference: list[float]) -> float | None:
+    if len(logits) != len(reference) or not all(map(math.isfinite, logits)):
+        return None
     return max(abs(a - b) for a, b in zip(logits, reference, strict=True)) / max(map(abs, reference))
 
 

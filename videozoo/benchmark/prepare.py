@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videozoo.benchmark.contestants import MMACTION2_FILE, ONNX_FILE, Eager, Task, random_clip, random_model
+from videozoo.benchmark.contestants import Eager
+from videozoo.benchmark.peers import MMACTION2_FILE, ONNX_FILE
+from videozoo.benchmark.task import Task, random_clip, random_model
 
 NEEDS_ONNX = ("onnxruntime", "openvino")
 NEEDS_PTH = ("mmaction2",)

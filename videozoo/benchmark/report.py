@@ -15,8 +15,7 @@ _OF_THE_RESULT = (
     *("bound_kernel", "bound_gflops", "bound_ms", "bound_cpu_ms"),
 )
 _CONDITIONS = (
-    *("date", "cpu", "cpus", "cpu_capability", "system", "python", "videozoo_version", "torch_version"),
-    *("load_average", "load_average_after"),
+    *("date", "cpu", "cpus", "arithmetic", "system", "python", "torch", "load_average", "load_average_after"),
 )
 COLUMNS = (*_OF_THE_RESULT, *(field.name for field in fields(Figures)), *_CONDITIONS)
 _HEADER = ("", "latency ms", "quartiles", "clips/s", "ratio", "CPU ms", "ratio", "bound x", "CPU", "peak MiB", "error")
@@ -37,8 +36,8 @@ def text(result: Result) -> str:
     lines += [f"{name}: skipped: {reason}" for name, reason in result.skipped.items()]
     if result.bound_ms is not None:
         lines.append(
-            f"bound: {result.bound_ms:.0f} ms at {result.bound_gflops:.0f} GFLOP/s ({result.bound_kernel}); "
-            f"1 GFLOP is {1e9:.0g} operations, a multiplication and an addition are two"
+            f"bound: {_number(result.bound_ms)} ms, at the {_number(result.bound_gflops)} GFLOP/s of a "
+            f"{result.bound_kernel} in the same rounds; a multiplication with its addition counts as two"
         )
     stated = ", ".join(
         f"{name.replace('_', ' ')} {value}" for name, value in result.conditions.items() if value is not None
@@ -58,7 +57,7 @@ def _cells(figures: Figures) -> tuple[str, ...]:
         _ratio(figures.over_bound),
         _ratio(figures.cpu_over_bound),
         _number(figures.device_peak_mb if figures.device_peak_mb is not None else figures.peak_mb),
-        f"{figures.error:.0e}",
+        "-" if figures.error is None else f"{figures.error:.0e}",
     )
 
 

@@ -14,11 +14,13 @@ HELP = "Measure networks against other ways to run them: latency, processor time
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="an architecture, or architecture.tag for its frames")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="an architecture, or architecture.tag for its frames"
+    )
     parser.add_argument(
         "--against", default="eager,onnxruntime,openvino", metavar="NAMES",
-        help="what to compare with: eager, compile, channels_last, autocast, library (ours without heap reuse), "
-        "library_compile, onnxruntime, openvino, mmaction2 (default: eager,onnxruntime,openvino)",
+        help="what to compare with: eager, compile, channels_last, autocast, onnxruntime, openvino, mmaction2, library "
+        "(ours without heap reuse), videozoo_compile, or '' for nothing (default: eager,onnxruntime,openvino)",
     )  # fmt: skip
     parser.add_argument("--threads", default="", metavar="N", help="also several: 2,1 (default: all processors)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
@@ -28,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the clip (default: the network's own)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of everyone (7)")
     parser.add_argument("--mmaction2-python", metavar="FILE", help="an interpreter that has MMAction2 0.x")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also add the figures to this file, network by network")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="also add the figures to this file, network by network"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
