@@ -8,7 +8,6 @@ import sys
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from videozoo.errors import InvalidArgument
 from videozoo.layers.fused import AsFloat32
@@ -21,13 +20,13 @@ def optimize_for_inference(model: Net, *, dtype: torch.dtype | None = None, comp
     """A copy of a network that answers the same faster, in evaluation alone; the original stays as it is.
 
     Batch norms are folded into the convolutions, addition and ReLU happen where the convolution writes its result,
-    memory is channels-last, and 3-D layers that see single frames run in two dimensions. On the CPU, convolutions run in
-    oneDNN on weights packed at their first use; the copy then holds its weights twice. float32 logits agree to
-    1e-5 of the largest.
+    memory is channels-last, and 3-D layers that see single frames run in two dimensions. On the CPU, convolutions run
+    in oneDNN on weights packed at their first use; the copy then holds its weights twice. float32 logits agree to 1e-5
+    of the largest.
 
-    The copy has the original's methods. ``train()`` raises `InvalidArgument`; its state dict has the folded weights, under
-    other names. The stages' maps are as the original's, but a hook on a single block may see a tensor that the next
-    block overwrites.
+    The copy has the original's methods; ``train`` and ``reset_classifier`` raise `InvalidArgument`. Its state dict has
+    the folded weights, under other names. The stages' maps are the original's, but a hook on a single block may see a
+    tensor that the next block overwrites.
 
     Args:
         model: a network of the zoo; its batch norms are used as in evaluation, whatever its mode.

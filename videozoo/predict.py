@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from videozoo import labels, manifest, registry
 from videozoo.errors import InvalidArgument
+from videozoo.inference import optimize_for_inference
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Crop, Entry, Protocol, Views
 from videozoo.model_folder import architecture_of
@@ -160,6 +161,7 @@ def load_recognizer(
     exact: bool = True,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    optimize: bool = True,
 ) -> Recognizer:
     """A network with weights, the preprocessing and the labels that belong to them.
 
@@ -180,6 +182,7 @@ def load_recognizer(
         exact: see `create_transform`.
         num_classes: classes of ``checkpoint_path`` where they are not the architecture's usual ones.
         class_names: labels for such a file; None numbers them.
+        optimize: rebuild the network with `optimize_for_inference`; False keeps it as `create_model` makes it.
 
     Raises:
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `create_model`.
@@ -204,7 +207,8 @@ def load_recognizer(
     if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
         raise InvalidArgument(f"num_segments={num_segments}: {architecture} sees {model.smallest_clip[0]} at once")
     names = _class_names(model, class_names)
-    return Recognizer(model.eval().to(device or "cpu"), replace(transform, views=views), names)
+    model = optimize_for_inference(model) if optimize else model.eval()
+    return Recognizer(model.to(device or "cpu"), replace(transform, views=views), names)
 
 
 def _check_device(device: str | torch.device | None) -> None:

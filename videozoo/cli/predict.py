@@ -48,8 +48,10 @@ def run(options: argparse.Namespace) -> int:
     class_names = _class_names(options.labels)
     if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
         raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
+    from videozoo.inference import reuse_heap
     from videozoo.predict import load_recognizer
 
+    reuse_heap()
     recognizer = load_recognizer(
         options.model,
         pretrained=options.pretrained or True,

@@ -33,8 +33,9 @@ class Step:
 class Residual(Protocol):
     """A block that computes ReLU(steps(x) + shortcut(x))."""
 
-    downsample: nn.Sequential | None
-    """Convolution and batch norm; None for the identity."""
+    @property
+    def downsample(self) -> nn.Sequential | None:
+        """The shortcut's convolution and batch norm; None for the identity."""
 
     def steps(self) -> list[Step]:
         """The branch; nothing follows its last batch norm but the addition."""
@@ -55,22 +56,24 @@ class FusedConv(nn.Module):
         stride, padding, dilation = conv.stride, cast("tuple[int, ...]", conv.padding), conv.dilation
         if weight.ndim == 5 and conv.kernel_size[0] == stride[0] == 1 and padding[0] == 0:
             weight, stride, padding, dilation = weight.squeeze(2), stride[1:], padding[1:], dilation[1:]
-        self.format = _channels_last(weight.ndim)
-        dtype = dtype or weight.dtype
-        self.weight = nn.Parameter(weight.to(dtype, memory_format=self.format), requires_grad=False)
+        dtype = dtype or conv.weight.dtype
+        self.weight = nn.Parameter(weight.to(dtype, memory_format=_channels_last(weight)), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.to(dtype), requires_grad=False)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
         self.relu = step.relu
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """(N, C, T, H, W) or (N, C, H, W) to the same layout; ``shortcut`` has the output's shape and is overwritten."""
+        """(N, C, T, H, W) or (N, C, H, W) to the same layout.
+
+        ``shortcut`` is added before the ReLU; it has the output's shape and may be overwritten.
+        """
         if x.ndim == 5 and self.weight.ndim == 4:
             num_frames = x.shape[2]
             return unfold_frames(
                 self.forward(fold_frames(x), None if shortcut is None else fold_frames(shortcut)), num_frames
             )
-        x = x.to(self.weight.dtype).contiguous(memory_format=self.format)
+        x = x.to(self.weight.dtype).contiguous(memory_format=_channels_last(self.weight))
         if _use_prepacked(x, self.weight):
             return self._prepacked(x, shortcut)
         conv = F.conv2d if self.weight.ndim == 4 else F.conv3d
@@ -88,7 +91,7 @@ class FusedConv(nn.Module):
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self._packed, self.bias, *geometry, after or "none", [], None
             )
-        shortcut = shortcut.contiguous(memory_format=self.format)
+        shortcut = shortcut.contiguous(memory_format=_channels_last(self.weight))
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             shortcut, x, self._packed, self.bias, *geometry, "add", 1.0, after, [], None
         )
@@ -98,7 +101,7 @@ class FusedConv(nn.Module):
 
     def _apply(self, *args: Any) -> FusedConv:
         self._packed = None
-        return super()._apply(*args)
+        return super()._apply(*args)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._packed = None
@@ -125,7 +128,7 @@ class FusedBlock(nn.Module):
         self.shift_segments = [step.shift_segments for step in steps]
         self.downsample = None
         if block.downsample is not None:
-            self.downsample = FusedConv(Step(*block.downsample, relu=False), dtype)
+            self.downsample = FusedConv(Step(block.downsample[0], block.downsample[1], relu=False), dtype)
         cast(FusedConv, self.branch[-1]).relu = True
         self.overwrite = overwrite
 
@@ -173,19 +176,21 @@ def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tupl
     """Weight and bias of a convolution that answers as ``conv`` and, in evaluation, ``norm`` after it do."""
     weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
     if norm is None:
-        return weight, bias
+        return weight.clone(), bias
     batch_norm = cast("nn.BatchNorm3d", norm)
     mean, var = cast(Tensor, batch_norm.running_mean).double(), cast(Tensor, batch_norm.running_var).double()
     scale = batch_norm.weight.detach().double() * (var + batch_norm.eps).rsqrt()
     offset = batch_norm.bias.detach().double() - mean * scale
     if bias is not None:
         offset = offset + bias * scale
-    folded = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return folded.to(weight.dtype), offset.to(weight.dtype)
+    # the weights themselves in their own precision: a float64 copy of them all would take longer than loading them
+    precision = torch.promote_types(weight.dtype, torch.float32)
+    folded = weight.to(precision) * scale.to(precision).reshape(-1, *[1] * (weight.ndim - 1))
+    return folded, offset.to(precision)
 
 
-def _channels_last(ndim: int) -> torch.memory_format:
-    return torch.channels_last if ndim == 4 else torch.channels_last_3d
+def _channels_last(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.ndim == 4 else torch.channels_last_3d
 
 
 def _use_prepacked(x: Tensor, weight: Tensor) -> bool:
@@ -215,8 +220,9 @@ def prepacked_works(dtype: torch.dtype) -> bool:
 def _agrees(ndim: int, dtype: torch.dtype) -> bool:
     conv = (nn.Conv2d if ndim == 4 else nn.Conv3d)(8, 16, 3, padding=1).to(dtype)
     fused = FusedConv(Step(conv))
-    x = torch.randn(2, 8, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=fused.format)
-    y = torch.randn(2, 16, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=fused.format)
+    layout = _channels_last(conv.weight)
+    x = torch.randn(2, 8, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=layout)
+    y = torch.randn(2, 16, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=layout)
     expected, summed = conv(x).relu(), (conv(x) + y).relu()
     tolerance = 1e-4 if dtype == torch.float32 else 0.1
     found = fused._prepacked(x, None), fused._prepacked(x, y)

@@ -44,7 +44,7 @@ class VideoModel(nn.Module):
 
     def _add_classifier(self) -> None:
         """The last layers; called last, so that they are last in ``state_dict`` and ``print``."""
-        self.dropout = nn.Dropout(self.drop_rate)
+        self.dropout: nn.Module = nn.Dropout(self.drop_rate)
         self.fc = classifier(self.num_features, self.num_classes)
 
     @property

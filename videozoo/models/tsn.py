@@ -54,18 +54,20 @@ class TSN(VideoModel):
 
     def fused_parts(self, dtype: torch.dtype | None) -> Iterator[tuple[nn.Module, nn.Module]]:
         """Of ResNets all but the pooling; of other trunks the first convolution alone, which converts to ``dtype``."""
-        trunk = self.backbone
-        first = self.get_submodule(self.first_conv)
-        if not isinstance(first, nn.Conv2d):
+        trunk = cast(Any, self.backbone)
+        is_resnet = isinstance(trunk, ResNet)
+        stem = self.get_submodule(self.first_conv)
+        first = next((module for module in stem.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None:
             if dtype is not None:
                 raise InvalidArgument(f"dtype={dtype}: {type(trunk).__name__} does not begin with a convolution")
             return
-        plain_stem = isinstance(trunk, ResNet) and first is trunk.conv1 and _are_plain((trunk.bn1,), (trunk.act1,))
+        plain_stem = is_resnet and first is trunk.conv1 and _are_plain((trunk.bn1,), (trunk.act1,))
         yield first, FusedConv(Step(first, trunk.bn1 if plain_stem else None, relu=plain_stem), dtype)
         if plain_stem:
             yield trunk.bn1, nn.Identity()
             yield trunk.act1, nn.Identity()
-        for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4) if isinstance(trunk, ResNet) else ():
+        for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4) if is_resnet else ():
             for index, block in enumerate(stage):
                 residual = _residual(block)
                 if residual is not None:
@@ -109,7 +111,7 @@ class _Residual:
         return self.branch
 
 
-def _residual(block: nn.Module) -> _Residual | None:
+def _residual(block: Any) -> _Residual | None:
     """What a block of timm computes, if it is convolutions, batch norms and ReLUs alone."""
     if type(block) not in (Bottleneck, BasicBlock):
         return None
@@ -117,6 +119,7 @@ def _residual(block: nn.Module) -> _Residual | None:
     norms, activations = ([getattr(block, f"{kind}{n}") for n in range(1, count + 1)] for kind in ("bn", "act"))
     shortcut = block.downsample
     if shortcut is not None:
+        shortcut = nn.Sequential(*(module for module in shortcut if not isinstance(module, nn.Identity)))
         if [type(module) for module in shortcut] != [nn.Conv2d, nn.BatchNorm2d]:
             return None
         norms.append(shortcut[1])
