@@ -1,7 +1,7 @@
 """All figures of the README about inference, taken by ``videozoo benchmark`` into ``results``, network by network.
 
     python benchmarks/inference.py targets    # seven networks against eager, ONNX Runtime, OpenVINO; 2 and 1 threads
-    python benchmarks/inference.py rows       # every network and input size of the published rows, ours alone
+    python benchmarks/inference.py rows       # networks and clips of the published rows, ours alone, one thread
 
 On a quiet machine, 10 to 20 minutes together. The file is begun anew, unless ``--resume`` is given: what it holds is
 then not measured again. ``python benchmarks/publish.py`` makes the README's table and the plot of it.
@@ -43,7 +43,7 @@ def rows(rounds: int) -> list[Plan]:
         (entry.architecture, entry.protocol.full.num_frames, entry.protocol.full.crop_size): None for entry in entries
     }
     return [
-        plan(name, against=(), threads=(2,), rounds=rounds, num_frames=num_frames, size=size)
+        plan(name, against=(), threads=(1,), rounds=rounds, num_frames=num_frames, size=size)
         for name, num_frames, size in shapes
     ]
 

@@ -75,14 +75,12 @@ def num_views(views: Views) -> int:
 
 
 def points(records: Sequence[dict[str, str]]) -> list[tuple[Entry, float, float]]:
-    """Row, seconds of the network for one video, top-1 in per cent; of every row that has both."""
-    latency = {
-        (record["model"], record["clip"]): float(record["latency_ms"]) for record in records if record["name"] == _OURS
-    }
+    """Row, processor seconds of the network for one video, top-1 in per cent; of every row that has both."""
+    cost = {(record["model"], record["clip"]): float(record["cpu_ms"]) for record in records if record["name"] == _OURS}
     found = []
     for entry in load().entries:
         views, top1 = entry.protocol.full, entry.figures.top1_percent
-        measured = latency.get(
+        measured = cost.get(
             (entry.architecture, f"1x3x{views.num_frames}x{views.crop_size}x{views.crop_size}")
         )  # fmt: skip
         if top1 is not None and measured is not None:
@@ -112,8 +110,8 @@ def draw(records: Sequence[dict[str, str]], path: Path) -> None:
         axes.scatter([cost for _, cost, _ in found], [top1 for *_, top1 in found], label=label, marker=marker, s=36)
         _name_rows(axes, found)
     axes.set_xscale("log")
-    axes.set_xlabel("seconds of the network for one video: measured latency of a clip times the protocol's views")
-    axes.set_ylabel("published top-1 accuracy, %, under that protocol")
+    axes.set_xlabel("processor seconds of the network for one video: measured for a clip, times the protocol's views")
+    axes.set_ylabel("published top-1 accuracy under that protocol, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="lower right")
     first = records[0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from videozoo.benchmark.report import COLUMNS, append_csv, read_csv, text
 from videozoo.benchmark.task import Task
 from videozoo.cli import main
 from videozoo.errors import InvalidArgument, OutputError, VideoZooError
+from videozoo.manifest import load
 
 Capture = pytest.CaptureFixture[str]
 GIGA = 1e9
@@ -185,6 +187,46 @@ def test_csv_of_another_kind_is_left_alone(result: Result, tmp_path: Path) -> No
     assert path.read_text(encoding="utf-8") == "a,b\n1,2\n"
     with pytest.raises(OutputError, match="cannot be written"):
         append_csv(tmp_path / "no" / "folder.csv", result)
+
+
+# What the README shows
+
+
+@pytest.fixture
+def publish(repository: Path) -> dict[str, Any]:
+    return runpy.run_path(str(repository / "benchmarks" / "publish.py"))
+
+
+def test_the_table_has_a_line_for_each_network_and_number_of_threads(
+    publish: dict[str, Any], result: Result, tmp_path: Path
+) -> None:
+    path = tmp_path / "figures.csv"
+    append_csv(path, result)
+    append_csv(path, replace(result, threads=2, contestants=result.contestants[:1]))
+    header, _, one, two, _, conditions = publish["table"](read_csv([path])).splitlines()
+    assert header.endswith("| against eager: clock, CPU |")
+    assert one.startswith("| `test_tsn`, 1x3x8x32x32 | 1 | 1000 | 2000 | 1.00 | ")
+    assert (one.split(" | ")[-1], two.split(" | ")[-1]) == ("3.00x, 3.00x |", "- |")
+    assert "medians of 3 rounds" in conditions
+
+
+def test_the_cost_of_a_video_is_that_of_all_its_views(publish: dict[str, Any]) -> None:
+    record = {"name": OURS, "model": "tpn_tsm_r50", "clip": "1x3x8x256x256", "cpu_ms": "500"}
+    ((entry, seconds, top1),) = publish["points"]([record])
+    assert (entry.name, seconds, top1) == ("tpn_tsm_r50.tsm_sthv1", 3.0, 51.5)  # 2 x 8 segments x 3 crops
+
+
+@pytest.mark.parametrize("name", ["TARGETS", "ROWS"])
+def test_what_is_shown_is_what_was_measured(name: str, publish: dict[str, Any], repository: Path) -> None:
+    if not publish[name].exists():
+        pytest.skip("not measured yet")
+    records = read_csv([publish[name]])
+    if name == "TARGETS":
+        readme = (repository / "README.md").read_text(encoding="utf-8")
+        assert readme == publish["with_table"](readme, publish["table"](records)), "run: python benchmarks/publish.py"
+    else:
+        shown = {entry.name for entry, _, _ in publish["points"](records)}
+        assert shown == {entry.name for entry in load().entries if entry.figures.top1_percent is not None}
 
 
 # The command

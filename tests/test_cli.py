@@ -23,7 +23,7 @@ from videozoo.synthetic import MOTIONS
 
 ForeignFile = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ["list", "info", "predict", "convert", "train", "demo"]
+COMMANDS = ["list", "info", "predict", "convert", "train", "benchmark", "demo"]
 
 
 @pytest.fixture(autouse=True)

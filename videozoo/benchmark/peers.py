@@ -81,6 +81,7 @@ class Mmaction2(Contestant):
         config = importlib.import_module("mmcv").Config.fromfile(str(path))
         test = dict(config.model.get("test_cfg") or {}) | {"average_clips": None}  # logits
         config.model.test_cfg = test
+        config.model.backbone.pretrained = None  # else it fetches weights when it is built
         model = importlib.import_module("mmaction.models").build_model(config.model)
         weights = torch.load(Path(task.folder) / MMACTION2_FILE, weights_only=True)["state_dict"]
         model.load_state_dict(weights, strict=False)  # it has the auxiliary classifier too
