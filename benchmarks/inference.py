@@ -52,6 +52,7 @@ def main() -> int:
     """Measure and keep."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("targets", "rows"))
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="only these")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--mmaction2-python", metavar="FILE", help="an interpreter that has MMAction2 0.x")
     parser.add_argument("--resume", action="store_true", help="keep what the file holds, and measure the rest")
@@ -63,7 +64,7 @@ def main() -> int:
         path.unlink(missing_ok=True)
     held = read_csv([path]) if path.exists() else []
     done = {(record["model"], record["clip"], record["threads"]) for record in held}
-    for wanted in plans:
+    for wanted in (each for each in plans if not options.models or each.model in options.models):
         clip = f"{wanted.batch}x3x{wanted.num_frames}x{wanted.size}x{wanted.size}"
         missing = tuple(threads for threads in wanted.threads if (wanted.model, clip, str(threads)) not in done)
         started = time.perf_counter()
