@@ -194,10 +194,11 @@ def _channels_last(x: Tensor) -> torch.memory_format:
 
 
 def _use_prepacked(x: Tensor, weight: Tensor) -> bool:
-    """Whether this very call can run in oneDNN: a CPU, nothing traced or differentiated, a kind of number it has."""
+    """Whether this very call can run in oneDNN: on a CPU, nothing traced or differentiated, a type of number it has."""
     return (
-        not torch.compiler.is_compiling()
+        type(x) is Tensor  # no stand-in that only knows torch's public functions
         and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and not (x.requires_grad and torch.is_grad_enabled())
         and x.numel() > 0
         and prepacked_works(weight.dtype)
