@@ -23,7 +23,9 @@ TARGETS, ROWS, PLOT = (
 BEGIN, END = "<!-- inference-table:begin -->", "<!-- inference-table:end -->"
 _OURS = "videozoo"
 _CROPS = {"center": 1, "three": 3, "ten": 10}
-_MOMENTS = ("date", "load_average", "load_average_after")
+_LOADS = ("load_average", "load_average_after")
+_SAME_PLACE = 0.6
+"""Per cent; labels nearer than that would cover each other."""
 
 
 def table(records: Sequence[dict[str, str]]) -> str:
@@ -52,7 +54,7 @@ def table(records: Sequence[dict[str, str]]) -> str:
 def _conditions(records: Sequence[dict[str, str]]) -> str:
     first = records[0]
     dates = sorted(record["date"] for record in records)
-    loads = [float(record[name]) for record in records for name in _MOMENTS[1:] if record[name]]
+    loads = [float(record[name]) for record in records for name in _LOADS if record[name]]
     return (
         f"{first['cpu']} ({first['arithmetic']}), {first['cpus']} processors, {first['system']}, "
         f"Python {first['python']}, torch {first['torch']}, {first['dtype']}, medians of {first['rounds']} rounds, "
@@ -96,7 +98,7 @@ def draw(records: Sequence[dict[str, str]], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "videozoo"  # the same figures give the same bytes
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(10, 7.5))
+    figure, axes = pyplot.subplots(figsize=(9, 8))
     by_protocol: dict[tuple[str, str, str], list[tuple[Entry, float, float]]] = {}
     for point in points(records):
         entry = point[0]
@@ -108,25 +110,28 @@ def draw(records: Sequence[dict[str, str]], path: Path) -> None:
         label = f"{architecture}: {frames} frames, {views}, {dataset}"
         marker = markers[number % len(markers)]
         axes.scatter([cost for _, cost, _ in found], [top1 for *_, top1 in found], label=label, marker=marker, s=36)
-        _name_rows(axes, found)
+        _name_rows(axes, found, left=number % 2 == 1)
     axes.set_xscale("log")
     axes.set_xlabel("processor seconds of the network for one video: measured for a clip, times the protocol's views")
     axes.set_ylabel("published top-1 accuracy under that protocol, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=2)
+    axes.margins(x=0.12)
     first = records[0]
-    axes.set_title(f"{_conditions(records)}, {first['threads']} threads".replace(", Python", ",\nPython"), fontsize=8)
+    axes.set_title(f"{_conditions(records)}, threads: {first['threads']}".replace(", Python", ",\nPython"), fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
 
-def _name_rows(axes: Any, found: Sequence[tuple[Entry, float, float]]) -> None:
-    """The tags beside the points; rows of the same figure share a line."""
-    tags: dict[tuple[float, float], list[str]] = {}
-    for entry, cost, top1 in found:
-        tags.setdefault((cost, top1), []).append(entry.tag)
-    for place, names in tags.items():
-        axes.annotate(", ".join(names), place, fontsize=5.5, xytext=(5, -2), textcoords="offset points")
+def _name_rows(axes: Any, found: Sequence[tuple[Entry, float, float]], *, left: bool) -> None:
+    """What the rows were pretrained on, beside the points; rows that lie together share a name."""
+    named: list[tuple[str, float]] = []
+    for entry, cost, top1 in sorted(found, key=lambda point: -point[2]):
+        name = entry.pretraining or "from scratch"
+        if not any(name == other and abs(top1 - place) < _SAME_PLACE for other, place in named):
+            side = {"xytext": (-6, -2), "ha": "right"} if left else {"xytext": (6, -2), "ha": "left"}
+            axes.annotate(name, (cost, top1), fontsize=6, textcoords="offset points", **side)
+            named.append((name, top1))
 
 
 def main() -> int:
