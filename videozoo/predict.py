@@ -19,7 +19,7 @@ from videozoo.manifest import Average, Crop, Entry, Protocol, Views
 from videozoo.model_folder import architecture_of
 from videozoo.models import create_model
 from videozoo.pretrained import StrPath
-from videozoo.video.decode import open_frames
+from videozoo.video.decode import FrameSource, open_frames
 from videozoo.video.views import ViewTransform
 
 Mode = Literal["full", "center"]
@@ -68,7 +68,7 @@ class Recognizer:
     labels: tuple[str, ...]
 
     def __call__(
-        self, video: str | os.PathLike[str] | NDArray[np.uint8] | Tensor, *, progress: bool = False
+        self, video: str | os.PathLike[str] | NDArray[np.uint8] | Tensor | FrameSource, *, progress: bool = False
     ) -> Prediction:
         """Recognise the action in one video.
 

@@ -14,7 +14,8 @@ from videozoo.errors import VideoZooError
 
 EPILOG = """\
 exit status: 0 done; 2 wrong arguments or names; 3 a checkpoint that cannot be used; 4 weights that cannot be had;
-5 a video that cannot be decoded; 6 an output that exists or cannot be written; 130 interrupted; 1 anything else
+5 a video that cannot be decoded; 6 an output that exists or cannot be written; 7 a list that cannot be used;
+130 interrupted; 1 anything else
 """
 INTERRUPTED = 130
 
