@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic_frames import make_frames, write_images
 
+from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, ListError, VideoError
 from videozoo.video.dataset import VideoList, read_list, scan_list
@@ -274,3 +276,56 @@ def test_listed_videos_open(tmp_path: Path) -> None:
     path.write_text("a 3 0\nb.mp4 99 1\n")
     videos: VideoList = read_list(path, template="x{}.png")
     assert [open_listed(videos, video).num_frames for video in videos.videos] == [3, 8]
+
+
+# The command
+
+
+def data_check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:
+    status = run(["data", "check", *arguments])
+    out, err = capsys.readouterr()
+    return status, out.splitlines(), err
+
+
+def test_the_command_prints_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "good.mp4", make_frames(8, 32, 48))
+    path = tmp_path / "list.txt"
+    path.write_text("good.mp4 0\n")
+    summary = f"{path}, form video: 1 videos in 1 classes, 0 problems"
+    assert data_check(capsys, str(path)) == (0, [summary], "")
+    path.write_text("good.mp4 0\ngone.mp4 1\n")
+    status, (gone, _), err = data_check(capsys, str(path), "--num-classes", "2", "--decode", "--jobs", "1")
+    assert (status, err) == (5, "")
+    assert gone.startswith("line 2: no video at")
+    path.write_text("gone.mp4 1\nbad\ngood.mp4 up\n")
+    (tmp_path / "names.txt").write_text("down\nup\n")
+    status, lines, err = data_check(capsys, str(path), "--labels", str(tmp_path / "names.txt"))
+    assert (status, err) == (7, "")
+    assert [line[:6] for line in lines[:-1]] == ["line 1", "line 2"]
+    assert lines[-1] == f"{path}, form video: 2 videos in 1 of 2 classes, 2 problems"
+    status, lines, _ = data_check(capsys, str(path), "--json", "--num-classes", "1")
+    found = json.loads("\n".join(lines))
+    assert (status, found["num_videos"], found["videos_by_label"]) == (7, 0, {})
+    assert [problem["line"] for problem in found["problems"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "status", "message"),
+    [
+        ("", [], 7, "is empty"),
+        (None, [], 7, "there is no such file"),
+        ("a 1", ["--labels", "none.txt"], 2, "--labels none.txt"),
+        ("a 1", ["--num-classes", "0"], 2, "--num-classes 0: at least 1"),
+        ("a 1", ["--jobs", "0"], 2, "--jobs 0: at least 1"),
+        ("a 1", ["--template", "x.jpg"], 2, "template 'x.jpg'"),
+    ],
+)
+def test_lists_that_cannot_be_checked(
+    text: str | None, more: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "list.txt").write_text(text)
+    found, out, err = data_check(capsys, str(tmp_path / "list.txt"), *more)
+    assert (found, out, len(err.splitlines())) == (status, [], 1)
+    assert err.startswith("videozoo: error: ")
+    assert message in err

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
+from videozoo.cli.data import read_labels
 from videozoo.errors import InvalidArgument, VideoError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     registry.architecture(architecture)
     if options.checkpoint is None:
         registry.resolve_weights(architecture, options.pretrained or tag or True)
-    class_names = _class_names(options.labels)
+    class_names = read_labels(options.labels)
     if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
         raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
     from videozoo.predict import load_recognizer
@@ -98,12 +99,3 @@ def _print(video: str, prediction: Prediction, k: int) -> None:
     print(video)
     for rank, (label, value) in enumerate(_best(prediction, k), start=1):
         print(f"  {rank}  {100 * value:6.2f} %  {label}")
-
-
-def _class_names(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None
