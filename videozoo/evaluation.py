@@ -1,0 +1,326 @@
+"""Accuracy of a network on a list of videos: in one process or many, and in as many attempts as it takes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from videozoo import registry
+from videozoo.errors import InvalidArgument, ListError, UnknownWeights, VideoError
+from videozoo.evaluation_result import (
+    TOPK,
+    EvaluationResult,
+    Outcome,
+    VideoResult,
+    chosen_metrics,
+    measured,
+    protocol_in_words,
+    published,
+    worst_classes,
+)
+from videozoo.files import place, refuse_unfit
+from videozoo.journal import Journal, read
+from videozoo.layers.video_model import VideoModel
+from videozoo.manifest import Average, Crop, Entry
+from videozoo.metrics import top_k_accuracy
+from videozoo.predict import Recognizer, create_transform, load_recognizer
+from videozoo.ranks import Ranks, joined
+from videozoo.video.dataset import ListedVideo, Problem, StrPath, VideoList, read_list
+from videozoo.video.listed import open_listed
+
+_CROPS: dict[int, Crop] = {1: "center", 3: "three", 10: "ten"}
+
+
+def evaluate(
+    recognizer: Recognizer | str,
+    data: VideoList | StrPath,
+    *,
+    protocol: str | None = None,
+    average_clips: Average | Literal["row"] | None = "row",
+    metrics: Sequence[str] | None = None,
+    out: StrPath | None = None,
+    overwrite: bool = False,
+    scores: bool = False,
+    strict: bool = False,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Recognise every video of a list and measure how often that is right.
+
+    Under torchrun every process takes a disjoint share of the videos, and all of them return the same result. With
+    ``out``, what is done is kept in ``OUT.journal`` (under torchrun ``OUT.journal.RANK``) until the result is written:
+    the same call, with any number of processes, goes on where a killed one stopped, and ends with the same bytes.
+
+    Args:
+        recognizer: a network with its preprocessing, or a name for `load_recognizer`.
+        data: a list, or what `read_list` reads; its labels are those of the network.
+        protocol: see `with_protocol`; None means the recognizer's own views.
+        average_clips: ``"prob"`` or ``"score"``; None for one row of mean logits; ``"row"`` as the recognizer does it.
+        metrics: of `METRICS`; None means both that fit the labels.
+        out: write the result to this file, as JSON.
+        overwrite: replace ``out``, and begin anew instead of going on.
+        scores: keep every video's scores in the result.
+        strict: raise at the first video that cannot be decoded, instead of counting it. What an earlier attempt could
+            not decode is tried again.
+        progress: draw a bar with the accuracy so far on stderr, if that is a terminal.
+
+    Raises:
+        ListError: the list cannot be used, or none of its videos exists.
+        VideoError: none of the videos can be decoded, or, with ``strict``, one of them.
+        InvalidArgument: an unknown protocol or metric, or a metric that does not fit the labels.
+        OutputError: ``out`` exists or cannot be written, or its journal belongs to another run.
+    """
+    if out is not None:
+        refuse_unfit(Path(out), overwrite=overwrite)
+    found = load_recognizer(recognizer) if isinstance(recognizer, str) else recognizer
+    found = found if protocol is None else with_protocol(found, protocol)
+    if average_clips != "row":
+        views = replace(found.transform.views, average_clips=average_clips)
+        found = replace(found, transform=replace(found.transform, views=views))
+    names = found.labels
+    videos = data if isinstance(data, VideoList) else read_list(data, num_classes=len(names), class_names=names)
+    if not any(video.path.exists() for video in videos.videos):
+        raise ListError(
+            f"{videos.source}: none of its {len(videos.videos)} videos exists, as {videos.videos[0].path}; "
+            "--root (root=) says what the paths are relative to"
+        )
+    wanted = chosen_metrics(metrics, videos)
+    digest = _digest(found.model.state_dict())
+    run = _Run(found, digest, videos, None if out is None else Path(out), strict, progress)
+    with joined() as ranks:
+        outcomes = run.outcomes(ranks, anew=overwrite)
+        result = run.result(outcomes, wanted, scores=scores)
+        run.finish(ranks, result, overwrite=overwrite)
+    return result
+
+
+def with_protocol(recognizer: Recognizer, protocol: str) -> Recognizer:
+    """The same recognizer with other views.
+
+    Args:
+        recognizer: whose network, resize and normalisation are kept.
+        protocol: ``"row"``, the test protocol of the weights; ``"center"``, one view; or ``"CLIPSxCROPS"`` such as
+            ``"10x3"``, the row's with so many clips and 1, 3 or 10 crops. A clip of a network that sees segments is one
+            pass over the video, of which there are 1 or 2.
+
+    Raises:
+        InvalidArgument: another protocol, or one that the network cannot have.
+    """
+    transform = recognizer.transform
+    if protocol in ("row", "center"):
+        mode: Literal["full", "center"] = "full" if protocol == "row" else "center"
+        return replace(recognizer, transform=create_transform(recognizer.model, mode, exact=transform.exact))
+    clips, _, crops = protocol.partition("x")
+    if not (clips.isdigit() and crops.isdigit() and int(clips) > 0 and int(crops) in _CROPS):
+        raise InvalidArgument(f"protocol {protocol!r}: give row, center, or CLIPSxCROPS with 1, 3 or 10 crops, as 10x3")
+    row = create_transform(recognizer.model, exact=transform.exact)
+    if row.views.sampling == "clips":
+        views = replace(row.views, num_clips=int(clips), twice_sample=False, crop=_CROPS[int(crops)])
+    elif int(clips) <= 2:
+        views = replace(row.views, twice_sample=clips == "2", crop=_CROPS[int(crops)])
+    else:
+        raise InvalidArgument(f"protocol {protocol!r}: a network that sees segments takes 1 or 2 passes over the video")
+    return replace(recognizer, transform=replace(row, views=views))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One evaluation."""
+
+    recognizer: Recognizer
+    weights_sha256: str
+    videos: VideoList
+    out: Path | None
+    strict: bool
+    progress: bool
+
+    def outcomes(self, ranks: Ranks, *, anew: bool) -> dict[int, Outcome]:
+        """By the video's place in the list, in that order: of earlier attempts, of this process, of all others."""
+        run = self._identity()
+        journals = self._journals()
+        if anew:
+            for path in journals:
+                path.unlink(missing_ok=True)
+            journals = []
+            ranks.gather(None)  # nobody begins a journal that another still removes
+        known: dict[int, Outcome] = {}
+        for path in journals:
+            self._read(path, run, known)
+        # Without a shared disk each process knows its own; what several know, the first of them hands on.
+        by_rank = ranks.gather(set(known))
+        done = set[int]().union(*by_rank)
+        todo = [number for number in range(len(self.videos.videos)) if number not in done]
+        journal = None if self.out is None else Journal(_journal(self.out, ranks), run)
+        with journal or nullcontext():
+            for number, outcome in self._recognise(todo[ranks.rank :: ranks.size], known, ranks):
+                known[number] = outcome
+                if journal is not None:
+                    journal.append({"video": number} | _packed(outcome))
+        handed_on = set[int]().union(*by_rank[: ranks.rank])
+        mine = {number: outcome for number, outcome in known.items() if number not in handed_on}
+        found = {number: outcome for theirs in ranks.gather(mine) for number, outcome in theirs.items()}
+        return dict(sorted(found.items()))
+
+    def _identity(self) -> dict[str, Any]:
+        """What two runs must have in common for their outcomes to be those of one."""
+        transform = self.recognizer.transform
+        identity = {
+            "weights": self.weights_sha256,
+            "list": self.videos.sha256,
+            "views": asdict(transform.views),
+            "input": asdict(transform.input),
+            "resize": "exact" if transform.exact else "fast",
+        }
+        return dict(json.loads(json.dumps(identity)))  # as it will be read: lists for tuples
+
+    def _journals(self) -> list[Path]:
+        """Those that this process can see: of one process, or of each under torchrun."""
+        if self.out is None:
+            return []
+        name = re.compile(re.escape(f"{self.out.name}.journal") + r"(\.\d+)?")
+        return sorted(path for path in self.out.parent.iterdir() if name.fullmatch(path.name))
+
+    def _read(self, path: Path, run: dict[str, Any], known: dict[int, Outcome]) -> None:
+        for line in read(path, run):
+            number = int(line["video"])
+            if "scores" in line:
+                known[number] = np.frombuffer(base64.b64decode(line["scores"]), dtype="<f4")
+            elif not self.strict:  # a strict run tries again, and what it then decoded is kept
+                known.setdefault(number, str(line["reason"]))
+
+    def _recognise(
+        self, share: Sequence[int], known: dict[int, Outcome], ranks: Ranks
+    ) -> Iterator[tuple[int, Outcome]]:
+        """The outcome of each video of this process's share."""
+        running = _RunningAccuracy()
+        for number, outcome in known.items():
+            running.add(self.videos.videos[number], outcome)
+        silent = True if not self.progress or ranks.rank else None
+        total = len(share) + len(known)
+        with tqdm(total=total, initial=len(known), unit="video", disable=silent) as bar:
+            for number in share:
+                video = self.videos.videos[number]
+                outcome = self._outcome(video)
+                running.add(video, outcome)
+                bar.set_postfix_str(str(running), refresh=False)
+                bar.update()
+                yield number, outcome
+
+    def _outcome(self, video: ListedVideo) -> Outcome:
+        try:
+            return np.asarray(self.recognizer(open_listed(self.videos, video)).scores.numpy(), dtype=np.float32)
+        except VideoError as error:
+            if self.strict:
+                raise
+            return str(error).splitlines()[0]
+
+    def result(self, outcomes: dict[int, Outcome], wanted: Sequence[str], *, scores: bool) -> EvaluationResult:
+        """The outcomes of all videos, measured."""
+        listed, model, views = self.videos.videos, self.recognizer.model, self.recognizer.transform.views
+        decoded = [(listed[number], outcome) for number, outcome in outcomes.items() if not isinstance(outcome, str)]
+        failed = [(listed[number], outcome) for number, outcome in outcomes.items() if isinstance(outcome, str)]
+        failures = tuple(Problem(video.line, video.name, reason) for video, reason in failed)
+        if not decoded:
+            self._remove_journals()  # or the next attempt would not even try
+            raise VideoError(f"none of the {len(listed)} videos can be decoded; the first: {failures[0]}")
+        row = row_of(model)
+        per_video = (
+            VideoResult(video.line, video.name, video.labels, tuple(found.tolist())) for video, found in decoded
+        )
+        return EvaluationResult(
+            model=str(model.pretrained_cfg.get("architecture")) if row is None else row.name,
+            weights_sha256=self.weights_sha256,
+            list=str(self.videos.source),
+            list_sha256=self.videos.sha256,
+            num_videos=len(listed),
+            num_failed=len(failures),
+            protocol=protocol_in_words(views),
+            views=views,
+            metrics=measured(wanted, decoded),
+            published=None if row is None else published(row),
+            worst_classes=() if self.videos.multi_label else worst_classes(decoded, self.recognizer.labels),
+            failures=failures,
+            videos=tuple(per_video) if scores else None,
+        )
+
+    def finish(self, ranks: Ranks, result: EvaluationResult, *, overwrite: bool) -> None:
+        """Write the result, once, and then give up the journals."""
+        if self.out is None:
+            return
+        if ranks.rank == 0:
+            place(self.out, lambda path: _write(path, result), overwrite=overwrite)
+        ranks.gather(None)
+        self._remove_journals()
+
+    def _remove_journals(self) -> None:
+        for path in self._journals():
+            path.unlink(missing_ok=True)
+
+
+@dataclass
+class _RunningAccuracy:
+    """Top-1 and top-5 of the videos so far, for the eye."""
+
+    num_right: dict[int, int] = field(default_factory=lambda: dict.fromkeys(TOPK, 0))
+    num_videos: int = 0
+    num_failed: int = 0
+
+    def add(self, video: ListedVideo, outcome: Outcome) -> None:
+        """One more video; with several labels, it is right where the best class, or one of the best, is one of them."""
+        if isinstance(outcome, str):
+            self.num_failed += 1
+            return
+        self.num_videos += 1
+        for k in TOPK:
+            right = (top_k_accuracy([outcome], [label], [k])[0] for label in video.labels)
+            self.num_right[k] += any(right)
+
+    def __str__(self) -> str:
+        shares = [f"top{k} {100 * right / max(1, self.num_videos):.2f} %" for k, right in self.num_right.items()]
+        return ", ".join([*shares, *([f"{self.num_failed} failed"] if self.num_failed else [])])
+
+
+def row_of(model: VideoModel) -> Entry | None:
+    """The row of the manifest that a network's weights are; None where they are not, or have other classes by now."""
+    tag = model.pretrained_cfg.get("tag")
+    if tag is None:
+        return None
+    try:
+        row = registry.get_weights(f"{model.pretrained_cfg.get('architecture')}.{tag}")
+    except UnknownWeights:
+        return None
+    return row if row.num_classes == model.num_classes else None
+
+
+def _journal(out: Path, ranks: Ranks) -> Path:
+    return out.with_name(f"{out.name}.journal" + (f".{ranks.rank}" if ranks.size > 1 else ""))
+
+
+def _packed(outcome: Outcome) -> dict[str, str]:
+    if isinstance(outcome, str):
+        return {"reason": outcome}
+    return {"scores": base64.b64encode(outcome.astype("<f4").tobytes()).decode()}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, result: EvaluationResult) -> None:
+    text = json.dumps(asdict(result), indent=2, ensure_ascii=False)
+    path.write_text(f"{text}\n", encoding="utf-8", errors="surrogateescape", newline="\n")
