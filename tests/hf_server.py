@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+TOKEN = "hf_x"
+"""Whoever has it may read private repositories."""
 Tree = dict[str, bytes]
 """File content by path."""
 
@@ -132,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         commit = None if repository is None else repository.branches.get(revision, revision)
         if repository is None:
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+        elif repository.private and self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
         elif commit not in repository.commits:
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif file not in repository.commits[commit]:

@@ -1,13 +1,21 @@
-"""A web server on loopback whose every answer, faults included, a test lays down beforehand."""
+"""A web server on loopback whose every answer, faults included, a test lays down beforehand; a proxy, too.
+
+``tls/`` has a certificate authority of these tests alone, and two certificates of 127.0.0.1 that it signed, one of them
+for a day of 2020.
+"""
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+TLS = Path(__file__).parent / "tls"
 PATIENCE_SECONDS = 20.0
 """Longest time that an answer waits at a gate which a failing test left closed."""
 
@@ -61,8 +69,11 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """A server on a free port of 127.0.0.1, until the block ends."""
+def running(certificate: str | None = None, kind: Callable[[str], Server] = Server) -> Iterator[Server]:
+    """A server on a free port of 127.0.0.1, until the block ends; over https with one of the certificates of ``tls/``.
+
+    As a proxy it answers http requests itself (``serve`` then takes whole addresses), and passes https on.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -85,11 +96,26 @@ def running() -> Iterator[Server]:
             except ConnectionError:
                 pass  # the client gave up, as some tests mean it to
 
+        def do_CONNECT(self) -> None:
+            server.answer(f"CONNECT {self.path}", dict(self.headers))
+            host, _, port = self.path.partition(":")
+            with socket.create_connection((host, int(port)), PATIENCE_SECONDS) as there:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=_pass_on, args=(there, self.connection))
+                back.start()
+                _pass_on(self.connection, there)
+                back.join()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = Server(f"http://127.0.0.1:{web.server_address[1]}")
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(TLS / certificate)
+        web.socket = context.wrap_socket(web.socket, server_side=True)
+    server = kind(f"{'http' if certificate is None else 'https'}://127.0.0.1:{web.server_address[1]}")
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -98,3 +124,12 @@ def running() -> Iterator[Server]:
         web.shutdown()
         thread.join()
         web.server_close()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # one side has hung up

@@ -20,9 +20,11 @@ import pytest
 import requests
 from http_server import Reply, Server, running
 
-from videozoo import cache, download
+from videozoo import cache, lockfile
+from videozoo.cache import places, planning, untouched
+from videozoo.download import limits
 from videozoo.errors import DigestMismatch, FetchError, NoSource, OutputError, VideoZooError
-from videozoo.files import place
+from videozoo.files import place, sha256_file
 from videozoo.manifest import Entry, Figures, File, Input, License, Manifest, Protocol, Source, Views
 
 BODY = bytes(range(256)) * 40
@@ -75,7 +77,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
     return tmp_path / "home"
 
 
@@ -233,7 +235,7 @@ def test_full_digest_is_named_in_full(server: Server) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_server_that_recovers(status: int, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MAX_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "MAX_PAUSE_SECONDS", 0.0)
     busy = Reply(status=status, headers={"Retry-After": "3600"})
     assert cache.fetch(row(server.serve("/f", busy, busy, Reply(BODY)))).read_bytes() == BODY
     assert len(server.requests) == 3
@@ -242,12 +244,12 @@ def test_server_that_recovers(status: int, server: Server, monkeypatch: pytest.M
 def test_server_that_stays_down_is_left_after_bounded_retries(server: Server, home: Path) -> None:
     with pytest.raises(FetchError, match="503"):
         cache.fetch(row(server.serve("/f", Reply(status=503))))
-    assert len(server.requests) == 1 + download.MAX_RETRIES
+    assert len(server.requests) == 1 + limits.MAX_RETRIES
     assert stored(home) == []
 
 
 def test_stalled_body(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "STALL_SECONDS", 0.2)
     gate = threading.Event()
     with pytest.raises(FetchError, match="timed out"):
         cache.fetch(row(server.serve("/f", Reply(BODY, gate=gate))))
@@ -414,7 +416,7 @@ def test_damaged_download_is_set_aside(
 @pytest.mark.usefixtures("no_socket")
 def test_row_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = (row(tag="announced", published=False), row(tag="k400"), row(tag="sthv1"))
-    monkeypatch.setattr(cache, "load", lambda: Manifest({}, {}, {}, entries))
+    monkeypatch.setattr(planning, "load", lambda: Manifest({}, {}, {}, entries))
     for act in (cache.plan, cache.fetch):
         with pytest.raises(NoSource, match=r"never published.*net.k400, net.sthv1$") as error:
             act(entries[0])
@@ -430,7 +432,7 @@ def test_row_without_a_digest(folder: Path) -> None:
 
 @pytest.mark.usefixtures("no_socket")
 def test_embedded(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "PACKAGE_WEIGHTS", tmp_path)
+    monkeypatch.setattr(places, "PACKAGE_WEIGHTS", tmp_path)
     entry = row(embedded=True, sha256=DIGEST)
     with pytest.raises(NoSource, match="missing from the installation"):
         cache.fetch(entry)
@@ -455,7 +457,7 @@ def test_own_folder(name: str, folder: Path, home: Path) -> None:
 
 
 def test_own_folder_with_many_files_is_searched_by_name(folder: Path) -> None:
-    for number in range(cache.MAX_FILES_HASHED):
+    for number in range(planning.MAX_FILES_HASHED):
         (folder / f"{number}.pth").write_bytes(OTHER)
     (folder / "renamed.pth").write_bytes(BODY)
     assert cache.plan(row("https://host.invalid/f")).kind == "download"
@@ -496,7 +498,7 @@ def test_mirrors_come_before_the_urls(server: Server, monkeypatch: pytest.Monkey
     layout = f"originals/net.k400/{NAME}"
     expected = [f"/a/{layout}", f"/hub/lab/zoo/resolve/v1/{layout}", f"/hub/org/name/resolve/main/{layout}", "/f"]
     assert server.paths() == expected
-    assert cache.remote_urls(entry) == tuple(server.address + path for path in expected)
+    assert [address.url for address in cache.remote_addresses(entry)] == [server.address + path for path in expected]
 
 
 # A cache that cannot be written
@@ -594,6 +596,88 @@ def test_damaged_converted_file_is_set_aside(
     assert cache.store_converted(entry, write_body) == cache.converted(entry)
 
 
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read to be hashed; every file counts as long settled."""
+    read: list[Path] = []
+
+    def record(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(planning, "sha256_file", record)
+    monkeypatch.setattr(untouched, "SETTLED_NS", 0)
+    return read
+
+
+def test_converted_file_that_nobody_touched_is_hashed_once(hashed: list[Path]) -> None:
+    path = cache.store_converted(row(), write_body)
+    for _ in range(3):
+        assert cache.converted(row()) == path
+    assert hashed == [path]
+    assert cache.plan(row()).path == path  # says what is true of the file, not what a record says
+    assert hashed == [path, path]
+
+
+def write_and_set_back_the_clock(path: Path) -> None:
+    before = path.stat()
+    path.write_bytes(OTHER)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_it(path: Path) -> None:
+    before = path.stat()
+    path.with_name("new").write_bytes(OTHER)
+    os.utime(path.with_name("new"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    path.with_name("new").replace(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no time of change: every use hashes")
+@pytest.mark.parametrize("touch", [flip, write_and_set_back_the_clock, replace_it])
+def test_converted_file_that_somebody_touched_is_hashed_again(
+    touch: Callable[[Path], None], hashed: list[Path]
+) -> None:
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    touch(path)
+    assert cache.converted(row()) is None
+    assert len(hashed) > 1
+
+
+def test_young_file_is_hashed_until_its_time_of_change_tells(
+    hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untouched, "SETTLED_NS", 1 << 60)
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    assert hashed == [path, path]
+
+
+def test_named_lock_has_every_use_hashed(hashed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can write the cache can forge its records; a lock of the project's own is to hold against that."""
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    line = lockfile.Locked(DIGEST, len(BODY), "file")
+    lockfile.add(tmp_path / "own.lock", row().name, line)
+    monkeypatch.setenv("VIDEOZOO_LOCK", str(tmp_path / "own.lock"))
+    path = cache.store_converted(row(), write_body)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    assert hashed == [path] * 3
+
+
+def test_record_that_cannot_be_written_has_every_use_hashed(
+    hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cache.store_converted(row(), write_body)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OutputError("read-only")
+
+    monkeypatch.setattr(untouched, "place", refuse)
+    assert cache.converted(row()) == cache.converted(row()) == path
+    assert hashed == [path, path]
+
+
 def test_conversion_of_another_original_is_not_used() -> None:
     cache.store_converted(row(sha256=OTHER_DIGEST), write_body)
     assert cache.converted(row(sha256=DIGEST)) is None
@@ -601,7 +685,7 @@ def test_conversion_of_another_original_is_not_used() -> None:
 
 def test_conversion_of_an_older_release_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     cache.store_converted(row(), write_body)
-    monkeypatch.setattr(cache, "CONVERTED_FORMAT", cache.CONVERTED_FORMAT + 1)
+    monkeypatch.setattr(planning, "CONVERTER", "videozoo 2")
     assert cache.converted(row()) is None
 
 

@@ -200,16 +200,33 @@ def test_predict_with_labels_of_ones_own(foreign_file: ForeignFile, video: Path,
 
 
 def test_one_bad_video_does_not_stop_the_others(foreign_file: ForeignFile, video: Path, capsys: Capture) -> None:
-    checkpoint = str(foreign_file("test_ircsn"))
-    arguments = ["predict", "missing.mp4", str(video), "--model", "test_ircsn", "--checkpoint", checkpoint]
+    videos = [str(video), "missing.mp4", __file__, str(video)]
+    arguments = ["predict", *videos, "--model", "test_ircsn", "--checkpoint", str(foreign_file("test_ircsn"))]
     assert main.run(arguments) == errors.VideoError.exit_status
     out, err = capsys.readouterr()
-    assert out.splitlines()[0] == str(video)
-    assert len(err.splitlines()) == 1
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == [str(video), str(video)]
+    assert [line.startswith("videozoo: error: ") for line in err.splitlines()] == [True, True]
     assert main.run([*arguments, "--json"]) == errors.VideoError.exit_status
-    first, second = json.loads(capsys.readouterr().out)
-    assert "missing.mp4" in first["error"]
-    assert len(second["topk"]) == 5
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["video"] for answer in answers] == videos
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
+    assert "missing.mp4" in answers[1]["error"]
+    assert answers[0] == answers[3] and len(answers[0]["topk"]) == 5
+
+
+def test_predict_tells_where_the_time_goes(foreign_file: ForeignFile, video: Path, capsys: Capture) -> None:
+    checkpoint = str(foreign_file("test_ircsn"))
+    arguments = ["predict", str(video), "missing.mp4", "--model", "test_ircsn", "--checkpoint", checkpoint, "--profile"]
+    assert main.run(arguments) == errors.VideoError.exit_status
+    out, err = capsys.readouterr()
+    assert "missing.mp4" in err
+    *parts, total = [line.split() for line in out.splitlines()[6:]]
+    assert [part[0] for part in parts] == ["decode", "resize", "normalise", "network", "rest"]
+    assert sum(float(part[1]) for part in parts) == pytest.approx(float(total[1]), abs=0.003)
+    assert sum(float(part[3]) for part in parts) == pytest.approx(100, abs=0.3)
+    main.run([*arguments, "--json"])
+    answer, _ = json.loads(capsys.readouterr().out)
+    assert answer["seconds"].keys() == {part[0] for part in parts}
 
 
 # train

@@ -14,8 +14,8 @@ from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, ListError, VideoError
 from videozoo.video.dataset import VideoList, read_list, scan_list
-from videozoo.video.decode import FrameFolder
-from videozoo.video.listed import check_videos, open_listed
+from videozoo.video.decode import FrameFolder, open_frames
+from videozoo.video.listed import check_videos, listed_video
 
 
 def listed(path: Path, text: str, **options: object) -> list[tuple[str, int | None, tuple[int, ...]]]:
@@ -275,7 +275,7 @@ def test_listed_videos_open(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a 3 0\nb.mp4 99 1\n")
     videos: VideoList = read_list(path, template="x{}.png")
-    assert [open_listed(videos, video).num_frames for video in videos.videos] == [3, 8]
+    assert [open_frames(listed_video(videos, video)).num_frames for video in videos.videos] == [3, 8]
 
 
 # The command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from videozoo import download
-from videozoo.download import Downloaded, without_credentials
-from videozoo.errors import DigestMismatch, FetchError
+from videozoo.download import Downloaded, download, limits, without_credentials
+from videozoo.errors import DigestMismatch, FetchError, OutputError
 
 BODY = hashlib.shake_256(b"weights").digest(3 << 20)
 OTHER = b"x" + BODY[1:]
@@ -79,13 +79,11 @@ def serving(*cuts: int | None) -> Iterator[Ranged]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BACKOFF_SECONDS", 0.0)
 
 
 def get(state: Ranged, folder: Path, digest: str | None = DIGEST, size_bytes: int | None = None) -> Downloaded:
-    return download.download(
-        [state.url], folder / "f", digest=digest, size_bytes=size_bytes, what="net", progress=False
-    )
+    return download([state.url], folder / "f", digest=digest, size_bytes=size_bytes, what="net", progress=False)
 
 
 @pytest.mark.parametrize("length", [True, False], ids=["length", "no length"])
@@ -104,7 +102,7 @@ def test_a_cut_body_is_resumed(share: int, known: bool, length: bool, tmp_path: 
 
 def stop_in_the_middle(folder: Path) -> None:
     """Leave what a call leaves whose connection never comes back."""
-    cuts = [2 << 20, *[0] * (download.MAX_RETRIES + 1)]
+    cuts = [2 << 20, *[0] * (limits.MAX_RETRIES + 1)]
     with serving(*cuts) as state, pytest.raises(FetchError, match="the connection ended"):
         get(state, folder)
     (folder / "f.part.json").write_text(json.dumps({"url": "later", "etag": '"1"'}))
@@ -169,6 +167,22 @@ def test_other_bytes_end_at_once(length: bool, tmp_path: Path) -> None:
         state.body, state.length = OTHER, length
         get(state, tmp_path)
     assert len(state.asked) <= 2 and list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_beside_the_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells of such a failure once, and a later flush of the same file succeeds."""
+    flushed: list[int] = []
+
+    def flush(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(limits, "FLUSH_BYTES", 1 << 20)
+    monkeypatch.setattr(os, "fsync", flush)
+    with serving() as state, pytest.raises(OutputError, match="Input/output error"):
+        get(state, tmp_path)
+    assert flushed and list(tmp_path.iterdir()) == []
 
 
 def test_without_a_digest(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_order_is_what_makes_the_difference() -> None:
 def test_embedded_files_are_small_and_known_by_digest(architecture: str) -> None:
     file = get_weights(architecture).file
     assert file is not None
-    path = weights_cache.PACKAGE_WEIGHTS / file.name
+    path = weights_cache.places.PACKAGE_WEIGHTS / file.name
     data = path.read_bytes()
     assert len(data) < 400_000
     assert (file.size_bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -96,7 +96,7 @@ def test_the_conversion_is_kept_and_used_again(monkeypatch: pytest.MonkeyPatch) 
     assert weights_cache.plan(entry).kind == "original"
     first = create_model("test_ircsn", pretrained=True).state_dict()
     assert weights_cache.plan(entry).kind == "converted"
-    monkeypatch.setattr(weights_cache, "fetch", lambda *_, **__: pytest.fail("converted twice"))
+    monkeypatch.setattr(weights_cache.planning, "plan", lambda *_, **__: pytest.fail("converted twice"))
     for name in ("motion8", "test_ircsn.motion8"):
         again = create_model("test_ircsn", pretrained=name).state_dict()
         assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
@@ -106,7 +106,7 @@ def test_a_damaged_embedded_file_is_not_used(tmp_path: Path, monkeypatch: pytest
     data = bytearray(weights_cache.fetch(get_weights("test_tsn")).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "test_tsn.pth").write_bytes(data)
-    monkeypatch.setattr(weights_cache, "PACKAGE_WEIGHTS", tmp_path)
+    monkeypatch.setattr(weights_cache.places, "PACKAGE_WEIGHTS", tmp_path)
     with pytest.raises(DigestMismatch, match="install videozoo again"):
         create_model("test_tsn", pretrained=True)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthetic_frames import write_images
 
 import videozoo
 from videozoo import evaluation, metrics
@@ -150,6 +151,24 @@ def test_class_folders_are_labelled_by_name(recognizer: Recognizer, clips: Path,
     (tmp_path / "sidewards" / "a.mp4").touch()
     with pytest.raises(ListError, match="no class is called 'sidewards'"):
         evaluate(recognizer, tmp_path)
+
+
+def test_lists_of_frame_folders(recognizer: Recognizer, tmp_path: Path) -> None:
+    """As many frames as the list says are the video; more than there are cannot be decoded."""
+    frames = draw_clip(2_000_000)
+    for name in ("a", "b"):
+        write_images(tmp_path / name, [f"img_{number:05}.png" for number in range(1, 17)], frames)
+        write_images(tmp_path / name, [f"x{number}.png" for number in range(1, 17)], frames[::-1])
+    path = tmp_path / "list.txt"
+    path.write_text("a 12 0\nb 17 0\n")
+    for template, expected in (("img_{:05}.png", frames[:12]), ("x{}.png", frames[::-1][:12])):
+        result = evaluate(recognizer, read_list(path, template=template), scores=True)
+        assert result.videos is not None
+        (video,) = result.videos
+        assert video.scores == tuple(recognizer(expected).scores.tolist())
+        assert [failure.reason for failure in result.failures] == [
+            f"{tmp_path / 'b'} holds 16 frames, not the 17 that were announced"
+        ]
 
 
 # Protocols

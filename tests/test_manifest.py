@@ -195,13 +195,13 @@ def by_address(address: str) -> Entry:
 @pytest.mark.parametrize("row", VMZ_ZOO, ids=[f"{row[0]}.{row[1]}.{row[2]}" for row in VMZ_ZOO])
 def test_two_rows_equal_a_line_of_vmzs_model_zoo(row: list[str]) -> None:
     architecture, pretraining, frames, top1, top5, fine_tuned, pretrained = row
-    tuned = by_address(f"{VMZ_ADDRESS}{fine_tuned}?dl=0")
+    tuned = by_address(f"{VMZ_ADDRESS}{fine_tuned}?dl=1")
     assert (tuned.architecture, tuned.pretraining) == (architecture, cell(pretraining))
     assert (tuned.figures.top1_percent, tuned.figures.top5_percent) == (cell(top1, float), cell(top5, float))
     assert (tuned.dataset, tuned.num_classes, tuned.is_raw) == ("kinetics400", 400, False)
     found = [tuned]
     if pretrained != "x":
-        raw = by_address(f"{VMZ_ADDRESS}{pretrained}?dl=0")
+        raw = by_address(f"{VMZ_ADDRESS}{pretrained}?dl=1")
         classes = {"sports1m": 487, "ig65m": 487 if frames == "8" else 359}[pretraining]
         assert (raw.architecture, raw.pretraining, raw.num_classes) == (architecture, None, classes)
         assert (raw.dataset.partition("_")[0], raw.figures.top1_percent, raw.is_raw) == (pretraining, None, True)
@@ -444,10 +444,12 @@ FILE = ("weights", 0, "file")
         ((*FILE, "urls"), ["https://example.org:8443/a.pth"]),
         ((*FILE, "urls"), ["https://example.org/a/../b.pth"]),
         ((*FILE, "urls"), ["https://example.org/a.pth?x=1"]),
-        ((*FILE, "urls"), ["https://example.org/a.pth?dl=0"]),
-        ((*FILE, "urls"), ["https://www.dropbox.com/s/../a.pkl?dl=0"]),
-        ((*FILE, "urls"), ["https://www.dropbox.com/s/a.pkl?dl=0&x=1"]),
-        ((*FILE, "urls"), ["https://www.dropbox.com/s/a.pkl?dl=0\n"]),
+        ((*FILE, "urls"), ["https://example.org/a.pth?dl=1"]),
+        ((*FILE, "urls"), ["https://www.dropbox.com/s/a.pkl?dl=0"]),  # a page about the file
+        ((*FILE, "urls"), ["https://www.dropbox.com/s/a.pkl"]),
+        ((*FILE, "urls"), ["https://www.dropbox.com/s/../a.pkl?dl=1"]),
+        ((*FILE, "urls"), ["https://www.dropbox.com/s/a.pkl?dl=1&x=1"]),
+        ((*FILE, "urls"), ["https://www.dropbox.com/s/a.pkl?dl=1\n"]),
         ((*FILE, "urls"), ["https://example.org/a%2Fb.pth"]),
         ((*FILE, "urls"), ["https://example.org/a.pth\n"]),
         ((*FILE, "urls"), ["https://example.org/a.pth", "https://example.org/a.pth"]),
@@ -476,6 +478,11 @@ FILE = ("weights", 0, "file")
         (("weights", 0, "num_classes"), -1),
         (("weights", 0, "notes"), [""]),
         (("weights", 0, "notes"), ["TBD"]),
+        (("weights", 0, "expectation"), {"logits": [], "tolerance": 0.1}),
+        (("weights", 0, "expectation"), {"logits": ["1"], "tolerance": 0.1}),
+        (("weights", 0, "expectation"), {"logits": [1.0] * 9, "tolerance": 0.1}),
+        (("weights", 0, "expectation"), {"logits": [1.0], "tolerance": 0}),
+        (("weights", 0, "expectation"), {"logits": [1.0]}),
         (("weights", 0, "surprise"), 1),
         (("weights", 0, "figures", "top1_percent"), 0.66),
         (("weights", 0, "figures", "top1_percent"), 100.1),

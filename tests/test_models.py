@@ -22,6 +22,7 @@ from videozoo import manifest, registry
 from videozoo.checkpoints.keymap import foreign_names
 from videozoo.checkpoints.mmaction2 import MMACTION2
 from videozoo.errors import CheckpointMismatch, InvalidArgument, UnknownLayout, UnknownModel, UnknownWeights
+from videozoo.layers.blank import blank_networks, fill
 from videozoo.layers.frames import ShiftedConv, temporal_shift
 from videozoo.layers.video_model import VideoModel
 from videozoo.models.csn import CSN, InteractionPreservedBlock, InteractionReducedBlock
@@ -776,3 +777,37 @@ def test_the_auxiliary_head_of_a_file_is_optional(tmp_path: Path) -> None:
     bare = save(published(plain), tmp_path / "bare.pth")
     with pytest.raises(CheckpointMismatch, match=r"missing, first aux_head\.conv\.weight"):
         videozoo.create_model("test_tpn", checkpoint_path=bare, aux_head=True)
+
+
+# Networks that are built to be filled
+
+
+@pytest.mark.parametrize("name", ["test_ircsn", "ircsn_r50", "slowonly_r50", "r2plus1d_18", "tsm_r50"])
+def test_a_filled_network_is_like_one_that_was_built(name: str) -> None:
+    built = videozoo.create_model(name, num_classes=3)
+    with blank_networks():
+        filled = videozoo.create_model(name, num_classes=3)
+    assert all(parameter.is_meta for parameter in filled.parameters())
+    fill(filled, built.state_dict())
+    assert str(filled) == str(built)
+    state, expected = filled.state_dict(), built.state_dict()
+    assert list(state) == list(expected)
+    assert all(state[name].data_ptr() == tensor.data_ptr() for name, tensor in expected.items())
+    # no block shares a tensor or a hook with the block that it was copied from
+    assert len(list(filled.parameters())) == len(list(built.parameters()))
+    assert len({id(module) for module in filled.modules()}) == len(list(built.modules()))
+    calls: list[object] = []
+    first = next(module for module in filled.modules() if isinstance(module, nn.ReLU))
+    first.register_forward_hook(lambda *_: calls.append(1))
+    hooked = [module for module in filled.modules() if module._forward_hooks]
+    assert hooked == [first]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"fc.bias": torch.zeros(4)}], ids=["missing", "misshaped"])
+def test_a_network_is_not_filled_with_what_does_not_fit(wrong: dict[str, Tensor]) -> None:
+    built = videozoo.create_model("test_ircsn", num_classes=3).state_dict()
+    del built["fc.bias"]
+    with blank_networks():
+        network = videozoo.create_model("test_ircsn", num_classes=3)
+    with pytest.raises(CheckpointMismatch, match=r"fc.bias: the network needs a tensor of \(3,\)"):
+        fill(network, {**built, **wrong})

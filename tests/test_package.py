@@ -29,18 +29,19 @@ PACKAGE = ROOT / "videozoo"
 # Every module or package of videozoo; a module imports strictly lower layers, and siblings of its own package.
 LAYERS = {
     "errors": 0,
-    "manifest": 1, "files": 1, "metrics": 1, "journal": 1, "ranks": 1,
+    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1,
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,
     "model_config": 3,
-    "inventory": 4, "conversion": 4, "model_card": 4, "evaluation_result": 4,
+    "inventory": 4, "conversion": 4, "model_card": 4, "inference": 4, "evaluation_result": 4,
     "pretrained": 5, "model_folder": 5,
     "models": 6,
     "predict": 7, "convert": 7,
-    "train": 8, "demo": 8, "hub": 8, "evaluation": 8,
-    "cli": 9,
-    "videozoo": 10, "__main__": 10,
+    "train": 8, "demo": 8, "hub": 8, "importing": 8, "verification": 8, "evaluation": 8,
+    "mirror": 9,
+    "cli": 10,
+    "videozoo": 11, "__main__": 11,
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors", "manifest", "files", "registry", "download", "lockfile", "cache", "labels", "tables", "model_config",
@@ -148,6 +149,20 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 )
 def test_names_are_answered_without_torch(code: str) -> None:
     done = python(f"{code}; import sys; print('imported:', sorted({HEAVY} & sys.modules.keys()))")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_networks_of_our_own_come_without_the_image_libraries() -> None:
+    """timm and torchvision take a second to import, what torch needs to draw numbers for the meta device another."""
+    code = """
+import sys
+import videozoo, videozoo.predict
+videozoo.ircsn_r152, videozoo.slowonly_r50, videozoo.r2plus1d_34
+videozoo.create_model("test_ircsn", pretrained=True)
+print("imported:", sorted({"timm", "torchvision", "PIL", "torch._dynamo", "sympy"} & sys.modules.keys()))
+"""
+    done = python(code)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "imported: []"
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,8 +24,11 @@ from videozoo import create_model, create_transform, get_weights, load_recognize
 from videozoo.demo import write_video
 from videozoo.errors import CheckpointMismatch, InvalidArgument, NoSource, UnknownModel, UnknownWeights, VideoError
 from videozoo.predict import Prediction, Recognizer
+from videozoo.stopwatch import Stopwatch
 from videozoo.synthetic import MOTIONS
+from videozoo.video import ahead
 from videozoo.video.decode import open_frames
+from videozoo.video.views import SampledVideo, ViewTransform
 
 ForeignFile = Callable[..., Path]
 VIDEO = make_frames(40, 32, 48)  # its short side is what the test networks want: no resize
@@ -118,7 +125,8 @@ def test_the_network_sees_what_create_transform_gives(foreign_file: ForeignFile)
     video = make_frames(21, 50, 70)
     with torch.inference_mode():
         expected = model(create_transform(model)(video))
-    assert torch.equal(load_recognizer("test_tpn", checkpoint_path=path)(video).view_logits, expected)
+    recognizer = load_recognizer("test_tpn", checkpoint_path=path, optimize=False)
+    assert torch.equal(recognizer(video).view_logits, expected)
 
 
 def test_ten_crops_of_another_size(foreign_file: ForeignFile) -> None:
@@ -249,6 +257,114 @@ def test_chunks_do_not_change_the_answer(foreign_file: ForeignFile, monkeypatch:
     assert sizes[5:] == [1] * 15
     for other in (chunked, single):
         torch.testing.assert_close(other.view_logits, whole.view_logits)
+
+
+# Several videos
+
+
+@dataclass
+class Frames:
+    """A source that counts its passes and its frames, of which it has more than it says."""
+
+    num_passes: int = 0
+    num_read: int = 0
+    num_frames: int = 40
+    most: int = 40
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        self.num_passes += 1
+        assert list(wanted) == sorted(set(wanted))
+        for number in range(self.most):
+            if self.most > len(VIDEO) or number in wanted:
+                self.num_read += 1
+                yield number, torch.from_numpy(VIDEO[number % len(VIDEO)])
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[Frames]:
+    """What "0", "1" ... are opened as."""
+    found = [Frames() for _ in range(5)]
+    monkeypatch.setattr(ahead, "open_frames", lambda name: found[int(name)])
+    return found
+
+
+def test_a_stream_answers_as_calls_do(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    write_video(path, VIDEO)
+    first, second, third, fourth = recognizer.stream([path, __file__, VIDEO[:20], "none.mp4"])
+    assert isinstance(first, Prediction) and isinstance(third, Prediction)
+    assert torch.equal(first.view_logits, recognizer(path).view_logits)
+    assert torch.equal(third.view_logits, recognizer(VIDEO[:20]).view_logits)
+    assert isinstance(second, VideoError) and __file__ in str(second)
+    assert isinstance(fourth, VideoError) and "none.mp4" in str(fourth)
+    assert list(recognizer.stream([])) == []
+
+
+def test_what_is_no_video_stops_a_stream_in_its_turn(recognizer: Recognizer) -> None:
+    stream = recognizer.stream([VIDEO, VIDEO[0]])
+    assert isinstance(next(stream), Prediction)
+    with pytest.raises(InvalidArgument, match=r"\(T, H, W, 3\)"):
+        next(stream)
+
+
+def test_a_video_is_decoded_in_one_pass_for_all_its_views(foreign_file: ForeignFile, sources: list[Frames]) -> None:
+    path = foreign_file("test_ircsn")
+    recognizer = load_recognizer("test_ircsn", checkpoint_path=path, crop="three", num_clips=10)
+    (prediction,) = recognizer.stream(["0"])
+    assert isinstance(prediction, Prediction)
+    assert len(prediction.view_logits) == 30
+    assert sources[0].num_passes == 1
+    assert sources[0].num_read == len(set(prediction.frame_indices.tolist())) < 80
+
+
+def test_frames_of_two_videos_are_in_memory_at_most(
+    recognizer: Recognizer, sources: list[Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled: list[weakref.ref[Tensor]] = []
+    sample = ViewTransform.sample
+
+    def record(*arguments: Any) -> SampledVideo:
+        found = sample(*arguments)
+        sampled.append(weakref.ref(found.frames[0]))
+        return found
+
+    monkeypatch.setattr(ViewTransform, "sample", record)
+    asked: list[str] = []
+    for number, _ in enumerate(recognizer.stream(asked.append(name) or name for name in "01234")):
+        assert len(asked) <= number + 2
+        assert sum(frame() is not None for frame in sampled) <= 2
+    assert len(sampled) == len(asked) == 5
+
+
+def test_who_leaves_a_stream_early_waits_for_no_whole_video(recognizer: Recognizer, sources: list[Frames]) -> None:
+    sources[1].most = 1_000_000
+    stream = recognizer.stream("01")
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert sources[1].num_read < 1_000_000
+    assert not any(thread.name.startswith("videozoo") for thread in threading.enumerate())
+
+
+def test_the_parts_of_a_call_are_told(recognizer: Recognizer) -> None:
+    started = time.perf_counter()
+    seconds = recognizer(VIDEO).seconds
+    assert seconds.keys() == {"decode", "resize", "normalise", "network", "rest"}
+    assert 0 < sum(seconds.values()) <= time.perf_counter() - started
+    assert min(seconds.values()) > 0
+
+
+def test_a_stopwatch_books_every_second_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    watch = Stopwatch()
+    with watch.on("outer"):  # from 0
+        with watch.on("inner"):  # 10 to 20
+            pass
+        for _ in watch.each("items", "ab"):  # 30 to 40, 70 to 80, 110 to 120
+            with pytest.raises(ZeroDivisionError), watch.on("inner"):  # 50 to 60 the first time
+                raise ZeroDivisionError
+    assert sum(watch.seconds.values()) == next(clock) - 10
+    assert watch.seconds == {"outer": 70, "inner": 30, "items": 30}
 
 
 # What cannot be

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from videozoo.evaluation import evaluate
     from videozoo.evaluation_result import EvaluationResult
     from videozoo.hub import Pushed, push_to_hub, save_to_dir
+    from videozoo.inference import optimize_for_inference, reuse_heap
     from videozoo.manifest import Entry
     from videozoo.models import create_model
     from videozoo.models.csn import (
@@ -64,8 +65,10 @@ _HOME = {
     "list_models": "registry",
     "list_weights": "registry",
     "load_recognizer": "predict",
+    "optimize_for_inference": "inference",
     "push_to_hub": "hub",
     "read_list": "video.dataset",
+    "reuse_heap": "inference",
     "save_to_dir": "hub",
     "r2plus1d_152": "models.r2plus1d",
     "r2plus1d_18": "models.r2plus1d",
@@ -106,12 +109,14 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_recognizer",
+    "optimize_for_inference",
     "push_to_hub",
     "r2plus1d_18",
     "r2plus1d_34",
     "r2plus1d_152",
     "r3d_18",
     "read_list",
+    "reuse_heap",
     "save_to_dir",
     "slowonly_r50",
     "test_ircsn",

@@ -5,15 +5,25 @@ What reads is imported by the functions that do, so that a process which leaves 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING
 
-from videozoo import isolation, manifest, registry
-from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownLayout, UnreadableCheckpoint
+from videozoo import cache, isolation, manifest, registry
+from videozoo.errors import (
+    CheckpointMismatch,
+    InvalidArgument,
+    OutputError,
+    UnknownLayout,
+    UnreadableCheckpoint,
+    VideoZooError,
+)
 from videozoo.files import place, refuse_unfit, sha256_file
+from videozoo.manifest import Entry
 
 if TYPE_CHECKING:
     from videozoo.checkpoints.keymap import Inventory
@@ -21,6 +31,19 @@ if TYPE_CHECKING:
     from videozoo.conversion import Conversion, WeightFile
 
 StrPath = str | PathLike[str]
+_log = logging.getLogger(__name__)
+_TENSORS_FOUND: Mapping[str, type | UnionType] = {"source_sha256": str, "source_format": str, "num_tensors": int}
+_CHECKPOINT_FOUND: dict[str, type | UnionType] = {
+    **_TENSORS_FOUND,
+    "source_layout": str,
+    "architecture": str,
+    "num_classes": int,
+    "weights": str | None,
+    "digest_is_prefix": bool,
+    "ignored": dict,
+    "filled": dict,
+}
+"""What the two ways to convert find, and of which type: a child that was taken over could answer anything."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,9 @@ class ConversionReport:
     num_classes: int
     weights: str | None
     """The manifest row whose digest the source has; None for a file that no row names."""
+    recorded_as: str | None
+    """The row without a published digest whose file this is by its name, layout, architecture and number of classes:
+    the lock has its digest from now on. None for any other file."""
     digest_is_prefix: bool
     """Whether only the published 8-digit prefix of the row's digest could be compared."""
     output: Path
@@ -81,7 +107,8 @@ def convert_checkpoint(
         isolated: read the file in a child process with limits, as the command line does; else in this process.
 
     Returns:
-        What was found and written. The file was read back and compared before it got its name.
+        What was found and written. The file was read back and compared before it got its name. If the source is
+        by name and structure the file of a row without a published digest, ``videozoo.lock`` has recorded its digest.
 
     Raises:
         InvalidArgument: ``sixteen_bit`` is something else.
@@ -93,7 +120,30 @@ def convert_checkpoint(
         registry.architecture(architecture)  # an unknown one is refused before a process is started for it
     arguments = {"architecture": architecture, "ema": ema, "sixteen_bit": _checked(sixteen_bit)}
     target, found = _converted(_checkpoint, source, output, arguments, overwrite=overwrite, isolated=isolated)
-    return ConversionReport(source=Path(source), output=target, output_sha256=sha256_file(target), **found)  # type: ignore[arg-type]
+    report = ConversionReport(Path(source), output=target, output_sha256=sha256_file(target), recorded_as=None, **found)  # type: ignore[arg-type]
+    return replace(report, recorded_as=_record(report))
+
+
+def _record(report: ConversionReport) -> str | None:
+    """Lock a file of which no digest was published, at its first use; return its row's name if that was done."""
+    row = registry.find_by_file_name(report.source.name)
+    found = (report.architecture, report.num_classes)
+    if row is None or found != (row.architecture, row.num_classes) or not has_layout(report, row):
+        return None
+    try:
+        if sha256_file(report.source) != report.source_sha256:
+            raise UnreadableCheckpoint("the file changed while it was read")
+        cache.record_first_use(row, report.source, report.source_sha256)
+    except VideoZooError as error:
+        _log.warning("%s, converted as a file of no row: %s", report.source.name, error)
+        return None
+    return row.name
+
+
+def has_layout(report: ConversionReport, row: Entry) -> bool:
+    """Whether a file names its tensors as the row's file does."""
+    layout = "" if row.file is None else row.file.layout
+    return report.source_layout.startswith(layout.removesuffix("video"))  # paddle_imagenet is one of PaddleVideo's
 
 
 def convert_tensors(
@@ -156,7 +206,9 @@ def _converted(
         every = {"source": str(path), "temporary": str(temporary), **arguments}
         if isolated:
             result = isolation.call(work, path, every, imports=["videozoo.conversion"])
-            found.update(_from_child(result, temporary, path))
+            found.update(
+                _from_child(result, _CHECKPOINT_FOUND if work is _checkpoint else _TENSORS_FOUND, temporary, path)
+            )
         else:
             found.update(work(**every))
 
@@ -164,7 +216,9 @@ def _converted(
     return target, found
 
 
-def _from_child(result: object, temporary: Path, source: Path) -> dict[str, object]:
+def _from_child(
+    result: object, expected: Mapping[str, type | UnionType], temporary: Path, source: Path
+) -> dict[str, object]:
     """What the child says that it found, if the file that it wrote is one."""
     from safetensors import SafetensorError, safe_open
 
@@ -173,7 +227,13 @@ def _from_child(result: object, temporary: Path, source: Path) -> dict[str, obje
             names = list(file.keys())
     except SafetensorError:
         names = []
-    if not isinstance(result, dict) or not names or len(names) != result.get("num_tensors"):
+    if (
+        not isinstance(result, dict)
+        or result.keys() != expected.keys()
+        or not all(isinstance(result[name], kind) for name, kind in expected.items())
+        or not names
+        or len(names) != result["num_tensors"]
+    ):
         raise UnreadableCheckpoint(f"{source}: the process that read it wrote something else than its tensors")
     return result
 
@@ -195,13 +255,13 @@ def _checkpoint(
 def _tensors(source: str, temporary: str, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, object]:
     """`convert_tensors` likewise."""
     from videozoo.checkpoints import readers, safetensors_file
-    from videozoo.conversion import CONVERTER
+    from videozoo.conversion import CONVERTER, shown_name
 
     path = Path(source)
     checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
-    digest = sha256_file(path)
-    metadata = {"videozoo.source": path.name, "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
+    digest = checkpoint.file.sha256()
+    metadata = {"videozoo.source": shown_name(path), "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
     try:
         different = safetensors_file.write_verified(temporary, tensors, metadata)
     except InvalidArgument as error:

@@ -35,10 +35,10 @@ from videozoo.journal import Journal, read
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Crop, Entry
 from videozoo.metrics import top_k_accuracy
-from videozoo.predict import Recognizer, create_transform, load_recognizer
+from videozoo.predict import Prediction, Recognizer, create_transform, load_recognizer
 from videozoo.ranks import Ranks, joined
 from videozoo.video.dataset import ListedVideo, Problem, StrPath, VideoList, read_list
-from videozoo.video.listed import open_listed
+from videozoo.video.listed import listed_video
 
 _CROPS: dict[int, Crop] = {1: "center", 3: "three", 10: "ten"}
 
@@ -209,21 +209,15 @@ class _Run:
         silent = True if not self.progress or ranks.rank else None
         total = len(share) + len(known)
         with tqdm(total=total, initial=len(known), unit="video", disable=silent) as bar:
-            for number in share:
-                video = self.videos.videos[number]
-                outcome = self._outcome(video)
-                running.add(video, outcome)
+            sources = (listed_video(self.videos, self.videos.videos[number]) for number in share)
+            for number, answer in zip(share, self.recognizer.stream(sources), strict=True):
+                if isinstance(answer, VideoError) and self.strict:
+                    raise answer
+                outcome = _outcome(answer)
+                running.add(self.videos.videos[number], outcome)
                 bar.set_postfix_str(str(running), refresh=False)
                 bar.update()
                 yield number, outcome
-
-    def _outcome(self, video: ListedVideo) -> Outcome:
-        try:
-            return np.asarray(self.recognizer(open_listed(self.videos, video)).scores.numpy(), dtype=np.float32)
-        except VideoError as error:
-            if self.strict:
-                raise
-            return str(error).splitlines()[0]
 
     def result(self, outcomes: dict[int, Outcome], wanted: Sequence[str], *, scores: bool) -> EvaluationResult:
         """The outcomes of all videos, measured."""
@@ -305,6 +299,12 @@ def row_of(model: VideoModel) -> Entry | None:
 
 def _journal(out: Path, ranks: Ranks) -> Path:
     return out.with_name(f"{out.name}.journal" + (f".{ranks.rank}" if ranks.size > 1 else ""))
+
+
+def _outcome(answer: Prediction | VideoError) -> Outcome:
+    if isinstance(answer, VideoError):
+        return str(answer).splitlines()[0]
+    return np.asarray(answer.scores.numpy(), dtype=np.float32)
 
 
 def _packed(outcome: Outcome) -> dict[str, str]:

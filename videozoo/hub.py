@@ -189,6 +189,10 @@ def _describe(
     architecture = model.pretrained_cfg.get("architecture")
     if not isinstance(architecture, str) or not registry.is_model(architecture):
         raise InvalidArgument("this network was not built by create_model: its architecture is not known")
+    if model.for_inference:
+        raise InvalidArgument(
+            "this network was optimised for inference: save the one it was made from (load_recognizer: optimize=False)"
+        )
     if model.num_classes == 0:
         raise InvalidArgument(f"{architecture} has no classifier: give it one with reset_classifier")
     names = _label_names(model, labels)

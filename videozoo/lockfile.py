@@ -1,10 +1,14 @@
 """``videozoo.lock``: the full digest, size and source of every weight file that was ever used, enforced from then on.
 
-    {"version": 1, "weights": {"ircsn_r152.ig65m_k400": {"sha256": "...", "size_bytes": 134000000, "source": "https://..."}}}
+    {"version": 1, "weights": {"ircsn_r152.ig65m_k400": {
+        "sha256": "...", "size_bytes": 134000000, "source": "https://...",
+        "converted": {"sha256": "...", "size_bytes": 119000000, "converter": "videozoo 1"}}}}
 
-The first use of a row adds its line; every later use must meet it. A project that commits its own lock file gets the
-same bytes everywhere, also for rows of which the manifest knows an 8-digit prefix or no digest at all. Which file it
-is: the one that `used` names (``lock=``, ``--lock``), else ``VIDEOZOO_LOCK``, else ``videozoo.lock`` in the cache.
+The first use of a row adds its line; its first conversion adds the digest of the converted file, ``null`` until then
+(the same source gives the same bytes for one converter). Every later use must meet both. A project that commits its own
+lock file gets the same bytes everywhere, also for rows of which the manifest knows an 8-digit prefix or no digest at
+all. Which file it is: the one that `used` names (``lock=``, ``--lock``), else ``VIDEOZOO_LOCK``, else ``videozoo.lock``
+in the cache.
 """
 
 from __future__ import annotations
@@ -23,8 +27,21 @@ from videozoo.errors import InvalidArgument
 from videozoo.files import place
 
 VERSION = 1
+CONVERTER = "videozoo 1"
+"""What makes our converted files; to be raised when our tensor names change, or the same source gives other bytes."""
 
 _chosen: ContextVar[Path | None] = ContextVar("videozoo_lock", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedConversion:
+    """What the lock says of the file that a row's original was converted to."""
+
+    sha256: str
+    """All 64 digits."""
+    size_bytes: int
+    converter: str
+    """What made it: another one may make other bytes from the same source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,8 @@ class Locked:
     size_bytes: int
     source: str
     """Where the file came from on first use: a URL without credentials, or a path."""
+    converted: LockedConversion | None = None
+    """None before the first conversion."""
 
 
 @contextmanager
@@ -91,8 +110,15 @@ def add(path: Path, name: str, line: Locked) -> None:
         InvalidArgument: as `read`.
         OutputError: the file cannot be written.
     """
-    lines = dict(read(path))
-    lines.setdefault(name, line)
+    _write(path, {name: line} | dict(read(path)))
+
+
+def put(path: Path, name: str, line: Locked) -> None:
+    """As `add`, in place of a line that exists."""
+    _write(path, {**read(path), name: line})
+
+
+def _write(path: Path, lines: Mapping[str, Locked]) -> None:
     data = {"version": VERSION, "weights": {key: asdict(lines[key]) for key in sorted(lines)}}
     text = json.dumps(data, indent=2) + "\n"
 
@@ -103,11 +129,20 @@ def add(path: Path, name: str, line: Locked) -> None:
 
 
 def _locked(line: Mapping[str, Any]) -> Locked:
-    locked = Locked(**line)
-    if not isinstance(locked.sha256, str) or re.fullmatch(r"[0-9a-f]{64}", locked.sha256) is None:
-        raise ValueError(f"sha256 {locked.sha256!r} has not 64 hexadecimal digits")
-    if type(locked.size_bytes) is not int or locked.size_bytes < 0:
-        raise ValueError(f"size_bytes {locked.size_bytes!r} is not a size")
+    given = line.get("converted")
+    locked = Locked(**{**line, "converted": None if given is None else LockedConversion(**given)})
+    _check(locked)
     if not isinstance(locked.source, str):
         raise ValueError("source is not a text")
+    if locked.converted is not None:
+        _check(locked.converted)
+        if not isinstance(locked.converted.converter, str):
+            raise ValueError("converter is not a text")
     return locked
+
+
+def _check(line: Locked | LockedConversion) -> None:
+    if not isinstance(line.sha256, str) or re.fullmatch(r"[0-9a-f]{64}", line.sha256) is None:
+        raise ValueError(f"sha256 {line.sha256!r} has not 64 hexadecimal digits")
+    if type(line.size_bytes) is not int or line.size_bytes < 0:
+        raise ValueError(f"size_bytes {line.size_bytes!r} is not a size")

@@ -132,6 +132,16 @@ class License:
 
 
 @dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a network with the row's weights answers to the fixed input of ``videozoo verify``, once measured."""
+
+    logits: tuple[float, ...]
+    """The first 8; of a trunk, the first 8 of its pooled features."""
+    tolerance: float
+    """How far each may differ, as another processor adds in another order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A labelled data set; ``labels`` names a file under ``videozoo/labels``, None where no list is carried."""
 
@@ -179,6 +189,7 @@ class Entry:
     source: Source
     license: License
     notes: tuple[str, ...]
+    expectation: Expectation | None = None
 
     @property
     def name(self) -> str:
@@ -243,7 +254,7 @@ def parse(data: Mapping[str, Any]) -> Manifest:
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    file = row["file"]
+    file, expected = row["file"], row["expectation"]
     nested: dict[str, Any] = {
         "file": None if file is None else File(**file | {"urls": tuple(file["urls"])}),
         "protocol": _protocol(row["protocol"]),
@@ -251,6 +262,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         "source": Source(**row["source"]),
         "license": License(**row["license"]),
         "notes": tuple(row["notes"]),
+        "expectation": expected and Expectation(tuple(expected["logits"]), expected["tolerance"]),
     }
     return Entry(**dict(row) | nested)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,14 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videozoo import labels, manifest, registry
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, VideoError
+from videozoo.inference import optimize_for_inference
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Crop, Entry, Protocol, Views
 from videozoo.model_folder import architecture_of
 from videozoo.models import create_model
 from videozoo.pretrained import StrPath
-from videozoo.video.decode import FrameSource, open_frames
-from videozoo.video.views import ViewTransform
+from videozoo.stopwatch import Stopwatch
+from videozoo.video.ahead import Video, sample_ahead
+from videozoo.video.decode import open_frames
+from videozoo.video.views import SampledVideo, ViewTransform
 
 Mode = Literal["full", "center"]
 
@@ -41,6 +44,9 @@ class Prediction:
     labels: tuple[str, ...]
     """Class names in class order."""
     average_clips: Average | None
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Wall time of ``decode``, ``resize``, ``normalise`` (crops included), ``network`` and the ``rest``: all of a call.
+    In a stream, decoding and resizing ran beside the network's work on the video before."""
 
     @property
     def probabilities(self) -> Tensor:
@@ -67,9 +73,7 @@ class Recognizer:
     transform: ViewTransform
     labels: tuple[str, ...]
 
-    def __call__(
-        self, video: str | os.PathLike[str] | NDArray[np.uint8] | Tensor | FrameSource, *, progress: bool = False
-    ) -> Prediction:
+    def __call__(self, video: Video, *, progress: bool = False) -> Prediction:
         """Recognise the action in one video.
 
         Args:
@@ -80,24 +84,52 @@ class Recognizer:
             VideoError: the video cannot be decoded.
             InvalidArgument: an array of another shape or type.
         """
+        watch = Stopwatch()
+        with watch.on("rest"):
+            sampled = self.transform.sample(open_frames(video), watch)
+        return self._recognise(sampled, watch, progress)
+
+    def stream(self, videos: Iterable[Video], *, progress: bool = False) -> Iterator[Prediction | VideoError]:
+        """Recognise the action in each of several videos; a thread decodes the next one meanwhile.
+
+        The frames of two videos are in memory at most; 10 clips of 32 frames of 341 x 256 pixels are 84 MB.
+
+        Args:
+            videos: each as in a call; read one ahead.
+            progress: as in a call.
+
+        Returns:
+            For each video its prediction, or, where it cannot be decoded, the error.
+
+        Raises:
+            InvalidArgument: something that is no video, in its turn.
+        """
+        for sampled, watch in sample_ahead(self.transform, videos):
+            yield sampled if isinstance(sampled, VideoError) else self._recognise(sampled, watch, progress)
+
+    def _recognise(self, sampled: SampledVideo, watch: Stopwatch, progress: bool) -> Prediction:
         views = self.transform.views
         device = next(self.model.parameters()).device
-        sampled = self.transform.sample(open_frames(video))
         num_views = self.transform.num_views(len(sampled.positions))
+        chunks = self.transform.clips(
+            sampled, chunk_size=views_per_chunk(views), channels_last=self.model.for_inference
+        )
         rows: list[Tensor] = []
         with (
+            watch.on("rest"),
             torch.inference_mode(),
             tqdm(total=num_views, unit="view", disable=None if progress else True, leave=False) as bar,
         ):
-            for clips in self.transform.clips(sampled, chunk_size=views_per_chunk(views)):
-                rows.append(self.model(clips.to(device)).float().cpu())
+            for clips in watch.each("normalise", chunks):
+                with watch.on("network"):
+                    rows.append(self.model(clips.to(device)).float().cpu())
                 bar.update(len(clips))
             view_logits = torch.cat(rows)
             if views.average_clips is None:
                 view_logits = view_logits.mean(dim=0, keepdim=True)
             answers = view_logits.softmax(dim=1) if views.average_clips == "prob" else view_logits
             scores = answers.mean(dim=0)
-        return Prediction(scores, view_logits, sampled.frame_indices, self.labels, views.average_clips)
+        return Prediction(scores, view_logits, sampled.frame_indices, self.labels, views.average_clips, watch.seconds)
 
 
 def views_per_chunk(views: Views) -> int:
@@ -160,6 +192,8 @@ def load_recognizer(
     exact: bool = True,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    lock: StrPath | None = None,
+    optimize: bool = True,
 ) -> Recognizer:
     """A network with weights, the preprocessing and the labels that belong to them.
 
@@ -180,6 +214,8 @@ def load_recognizer(
         exact: see `create_transform`.
         num_classes: classes of ``checkpoint_path`` where they are not the architecture's usual ones.
         class_names: labels for such a file; None numbers them.
+        lock: see `create_model`.
+        optimize: rebuild the network with `optimize_for_inference`; False keeps it as `create_model` makes it.
 
     Raises:
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `create_model`.
@@ -198,13 +234,15 @@ def load_recognizer(
         checkpoint_path=checkpoint_path,
         num_classes=num_classes,
         num_segments=num_segments if shifted else None,
+        lock=lock,
     )
     transform = create_transform(model, mode, exact=exact)
     views = _changed(transform.views, num_clips, num_segments, crop, crop_size, twice_sample)
     if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
         raise InvalidArgument(f"num_segments={num_segments}: {architecture} sees {model.smallest_clip[0]} at once")
     names = _class_names(model, class_names)
-    return Recognizer(model.eval().to(device or "cpu"), replace(transform, views=views), names)
+    model = optimize_for_inference(model) if optimize else model.eval()
+    return Recognizer(model.to(device or "cpu"), replace(transform, views=views), names)
 
 
 def _check_device(device: str | torch.device | None) -> None:

@@ -7,20 +7,21 @@ tensors of the (memory-mapped) file as they are.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from videozoo import cache, manifest, registry
+from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.keymap import Inventory, Place
 from videozoo.checkpoints.tensors import as_tensor, dtype_name
 from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
-from videozoo.files import sha256_file
 from videozoo.inventory import inventory
+from videozoo.layers.blank import blank_networks, fill
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Architecture, Entry
 
@@ -69,7 +70,7 @@ def pretrained_model(
     spec = registry.architecture(architecture)
     entry = registry.resolve_weights(architecture, pretrained) if _asks_for_row(pretrained, checkpoint_path) else None
     if checkpoint_path is not None:
-        source = open_weights(Path(checkpoint_path))
+        source = _copied(open_weights(Path(checkpoint_path)))
     elif entry is not None:
         source = _published_file(entry)
     else:
@@ -114,13 +115,19 @@ def _about_classifier(found: int, wanted: int) -> str:
 def row_of(source: WeightFile, architecture: str) -> Entry | None:
     """The manifest row of a file: the one that a converted file names, or whose digest an original file has."""
     if source.architecture is None:
-        entry = registry.find_by_digest(sha256_file(source.path))
-        return entry if entry is not None and entry.architecture == architecture else None
-    name = source.metadata.get("videozoo.weights")
-    try:
-        return None if name is None else registry.get_weights(name)
-    except UnknownWeights:
-        return None
+        entry = registry.find_by_digest(source.file.sha256())
+    else:
+        try:
+            entry = registry.get_weights(source.metadata.get("videozoo.weights", ""))
+        except UnknownWeights:
+            entry = None
+    return entry if entry is not None and entry.architecture == architecture else None
+
+
+def _copied(source: WeightFile) -> WeightFile:
+    """The same with tensors of their own: whoever saves over a file that he loaded would cut off a window on it."""
+    copies = {name: Array(array.dtype, array.bits.copy()) for name, array in source.tensors.items()}
+    return replace(source, tensors=copies)
 
 
 def _asks_for_row(pretrained: bool | str, checkpoint_path: StrPath | None) -> bool:
@@ -142,12 +149,13 @@ def inventory_of(network: VideoModel) -> Inventory:
 
 def _published_file(entry: Entry) -> WeightFile:
     """The row's converted file from the cache; fetched and converted first if need be."""
-    stored = cache.converted(entry)
-    if stored is not None:
-        return open_weights(stored)
-    original = open_weights(cache.fetch(entry))
+    found = cache.obtain(entry)
+    if found.kind == "converted":
+        return open_weights(found.path)
+    original = open_weights(found.path)
     needed = inventory(entry.architecture, entry.num_classes)
-    conversion = convert(original, needed, entry.architecture, entry.num_classes)
+    # The row is named here: of one without a published digest, the digest does not tell it.
+    conversion = replace(convert(original, needed, entry.architecture, entry.num_classes), entry=entry)
     try:
         return open_weights(cache.store_converted(entry, lambda path: write_checked(conversion, path)))
     except OutputError as error:
@@ -158,7 +166,7 @@ def _published_file(entry: Entry) -> WeightFile:
 def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: int) -> Net:
     """The network with the file's tensors, and with as many classes as the file has."""
     classes = _classes(spec, None) if source.num_classes is None else source.num_classes
-    with torch.device("meta"):
+    with blank_networks():
         network = make(num_classes=classes, in_chans=in_chans)
         first = f"{network.first_conv}.weight"
         stored_chans = source.in_chans or in_chans
@@ -167,9 +175,7 @@ def _load(source: WeightFile, spec: Architecture, make: MakeNet[Net], in_chans: 
     tensors = {name: as_tensor(array) for name, array in arrays.items()}
     if original is not network:
         tensors[first] = adapt_input_channels(tensors[first], in_chans)
-    network.load_state_dict(
-        {name: tensors[name].to(place.dtype) for name, place in network.state_dict().items()}, assign=True
-    )
+    fill(network, tensors)
     return network
 
 

@@ -94,6 +94,28 @@ def get_weights(name: str) -> Entry:
     )
 
 
+def find_weights(patterns: Iterable[str]) -> list[Entry]:
+    """The rows that names and wildcards mean, each once; of a wildcard, only rows with a published file.
+
+    Raises:
+        UnknownWeights: a name or a wildcard that means no row.
+
+    >>> [entry.name for entry in find_weights(["ircsn_r152", "tpn_tsm*"])]
+    ['ircsn_r152.ig65m_k400', 'tpn_tsm_r50.tsm_sthv1']
+    """
+    found: dict[str, Entry] = {}
+    for pattern in patterns:
+        if not any(letter in pattern for letter in "*?["):
+            entry = get_weights(pattern)
+            found[entry.name] = entry
+            continue
+        rows = [get_weights(name) for name in list_weights(pattern)]
+        if not rows:
+            raise UnknownWeights(f"no weights match {pattern!r}; `videozoo list` prints all of them")
+        found |= {entry.name: entry for entry in rows if entry.file is not None}
+    return list(found.values())
+
+
 def resolve_weights(architecture: str, pretrained: bool | str) -> Entry:
     """The row of ``architecture`` that ``pretrained`` means, also where its file was never published.
 
@@ -142,6 +164,18 @@ def find_by_digest(sha256: str) -> Entry | None:
         raise InvalidArgument(f"{sha256!r} is no SHA-256 digest; give its 64 hexadecimal digits, or the first 8")
     for entry in load().entries:
         if entry.file is not None and _has_digest(entry.file, digest):
+            return entry
+    return None
+
+
+def find_by_file_name(name: str) -> Entry | None:
+    """The row whose published file has this name and no published digest; None if there is none.
+
+    A name proves nothing: whoever takes such a file says so.
+    """
+    for entry in load().entries:
+        file = entry.file
+        if file is not None and file.name == name and file.sha256 is None and file.sha256_prefix is None:
             return entry
     return None
 

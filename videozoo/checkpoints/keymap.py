@@ -81,7 +81,8 @@ class Layout:
     def num_classes(self, tensors: Mapping[str, Array]) -> int | None:
         """Classes of the last layer, 0 for a trunk alone; None where the last layer is no matrix."""
         pattern, _, mark = (self.classifier or "").partition(_MARK)
-        weight = next((tensors[name] for name in tensors if _compile(pattern).fullmatch(name)), None)
+        last = _compile(pattern)
+        weight = next((tensors[name] for name in tensors if last.fullmatch(name)), None)
         if weight is None:
             return 0
         return weight.shape[1 if mark == "transposed" else 0] if len(weight.shape) > 1 else None

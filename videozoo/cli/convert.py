@@ -75,6 +75,8 @@ def _print(report: ConversionReport | TensorReport) -> None:
     if (conversion := _whole(report)) is not None:
         digest = "8-digit prefix of its sha256" if conversion.digest_is_prefix else "sha256"
         published = f"{conversion.weights}, by the {digest}" if conversion.weights else "no row of the manifest"
+        if conversion.recorded_as:
+            published = f"{conversion.recorded_as}, by name and structure; no digest was published, the lock has it now"
         print(f"architecture  {conversion.architecture}, {conversion.num_classes} classes")
         print(f"published as  {published}")
         for names, what in ((conversion.ignored, "left out"), (conversion.filled, "filled with 0")):

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a table of truth and the three best classes; exit status 0 also where the network errs."""
     from videozoo.demo import convert_embedded, recognise, write_videos
+    from videozoo.inference import reuse_heap
 
+    reuse_heap()
     with TemporaryDirectory(prefix="videozoo-demo-") as name:
         folder = Path(name)
         report = convert_embedded(folder)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from videozoo import cache, lockfile, registry
-from videozoo.errors import InvalidArgument, UnknownWeights, VideoZooError
+from videozoo.errors import InvalidArgument, VideoZooError
 from videozoo.manifest import Entry
 
 NAME = "fetch"
@@ -27,12 +27,12 @@ def run(options: argparse.Namespace) -> int:
     """Fetch all that match; a file that cannot be had is reported, and the others are still fetched."""
     if options.jobs < 1:
         raise InvalidArgument(f"--jobs {options.jobs}: at least 1")
-    entries = _entries(options.patterns)
+    entries = registry.find_weights(options.patterns)
 
     def fetch(entry: Entry) -> Path | VideoZooError:
         try:
             with lockfile.used(options.lock):  # here: another thread does not see what its caller chose
-                return cache.fetch(entry, progress=options.jobs == 1, trust_first_use=options.trust_first_use)
+                return cache.obtain(entry, progress=options.jobs == 1, trust_first_use=options.trust_first_use).path
         except VideoZooError as error:
             return error
 
@@ -45,18 +45,3 @@ def run(options: argparse.Namespace) -> int:
                 print(f"videozoo: error: {str(answer).splitlines()[0]}", file=sys.stderr)
                 status = answer.exit_status
     return status
-
-
-def _entries(patterns: list[str]) -> list[Entry]:
-    """The rows that the patterns mean, each once; of a wildcard, only rows with a published file."""
-    found: dict[str, Entry] = {}
-    for pattern in patterns:
-        if not any(letter in pattern for letter in "*?["):
-            entry = registry.get_weights(pattern)
-            found[entry.name] = entry
-            continue
-        rows = [registry.get_weights(name) for name in registry.list_weights(pattern)]
-        if not rows:
-            raise UnknownWeights(f"no weights match {pattern!r}; `videozoo list` prints all of them")
-        found |= {entry.name: entry for entry in rows if entry.file is not None}
-    return list(found.values())

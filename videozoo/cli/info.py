@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from videozoo import cache, registry
-from videozoo.download import without_credentials
+from videozoo.credentials import without_credentials
 from videozoo.manifest import Architecture, Entry, Protocol, Views
 
 NAME = "info"
@@ -78,7 +78,11 @@ def _sources(entry: Entry) -> list[str]:
     if entry.file is not None and entry.file.embedded:
         return ["inside the package"]
     folders = [f"{folder} (VIDEOZOO_WEIGHTS_DIR)" for folder in cache.weights_dirs()]
-    return [f"{cache.home()} (cache)", *folders, *map(without_credentials, cache.remote_urls(entry))]
+    return [
+        f"{cache.home()} (cache)",
+        *folders,
+        *(without_credentials(address.url) for address in cache.remote_addresses(entry)),
+    ]
 
 
 def _protocol(protocol: Protocol) -> list[tuple[str, str]]:

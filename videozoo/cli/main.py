@@ -9,7 +9,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from videozoo.cli import convert, data, demo, evaluate, fetch, info, predict, push, train, zoo_list
+from videozoo.cli import (
+    cache,
+    convert,
+    data,
+    demo,
+    evaluate,
+    fetch,
+    import_,
+    info,
+    mirror,
+    predict,
+    push,
+    train,
+    verify,
+    zoo_list,
+)
 from videozoo.errors import VideoZooError
 
 EPILOG = """\
@@ -28,7 +43,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"videozoo {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (zoo_list, info, fetch, predict, convert, push, train, data, evaluate, demo):
+    for command in (
+        zoo_list, info, fetch, import_, cache, mirror, verify, predict, convert, push, train, data, evaluate, demo,
+    ):  # fmt: skip
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,7 +13,9 @@ from videozoo.cli.data import read_labels
 from videozoo.errors import InvalidArgument, VideoError
 
 if TYPE_CHECKING:
-    from videozoo.predict import Prediction
+    from collections.abc import Iterator
+
+    from videozoo.predict import Prediction, Recognizer
 
 NAME = "predict"
 HELP = "Recognise the action in videos: files, or folders of numbered images."
@@ -35,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fast-resize", action="store_true", help="not OpenCV's resize to the bit; off by one level")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="how many classes to print (5)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
+    parser.add_argument("--lock", type=Path, metavar="FILE", help="the lock file to write and obey")
+    parser.add_argument(
+        "--profile", action="store_true", help="also print where the time goes; no video is then decoded ahead"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -49,8 +55,10 @@ def run(options: argparse.Namespace) -> int:
     class_names = read_labels(options.labels)
     if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
         raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
+    from videozoo.inference import reuse_heap
     from videozoo.predict import load_recognizer
 
+    reuse_heap()
     recognizer = load_recognizer(
         options.model,
         pretrained=options.pretrained or True,
@@ -60,23 +68,38 @@ def run(options: argparse.Namespace) -> int:
         exact=not options.fast_resize,
         num_classes=options.num_classes,
         class_names=class_names,
+        lock=options.lock,
     )
     answers: list[dict[str, object]] = []
     status = 0
-    for video in options.videos:
-        try:
-            prediction = recognizer(video, progress=True)
-        except VideoError as error:
-            print(f"videozoo: error: {str(error).splitlines()[0]}", file=sys.stderr)
-            answers.append({"video": video, "error": str(error)})
-            status = error.exit_status
+    for video, outcome in zip(options.videos, _outcomes(recognizer, options), strict=True):
+        if isinstance(outcome, VideoError):
+            print(f"videozoo: error: {str(outcome).splitlines()[0]}", file=sys.stderr)
+            answers.append({"video": video, "error": str(outcome)})
+            status = outcome.exit_status
             continue
-        answers.append(_answer(video, prediction, options.topk))
+        answers.append(_answer(video, outcome, options.topk))
+        if options.profile:
+            answers[-1]["seconds"] = outcome.seconds
         if not options.json:
-            _print(video, prediction, options.topk)
+            _print(video, outcome, options.topk)
+            if options.profile:
+                _print_profile(outcome)
     if options.json:
         print(json.dumps(answers, indent=2))
     return status
+
+
+def _outcomes(recognizer: Recognizer, options: argparse.Namespace) -> Iterator[Prediction | VideoError]:
+    """What became of each video; for a profile one after the other, so that the parts sum to the whole."""
+    if not options.profile:
+        yield from recognizer.stream(options.videos, progress=True)
+        return
+    for video in options.videos:
+        try:
+            yield recognizer(video, progress=True)
+        except VideoError as error:
+            yield error
 
 
 def _best(prediction: Prediction, k: int) -> list[tuple[str, float]]:
@@ -99,3 +122,11 @@ def _print(video: str, prediction: Prediction, k: int) -> None:
     print(video)
     for rank, (label, value) in enumerate(_best(prediction, k), start=1):
         print(f"  {rank}  {100 * value:6.2f} %  {label}")
+
+
+def _print_profile(prediction: Prediction) -> None:
+    total = sum(prediction.seconds.values())
+    for part in ("decode", "resize", "normalise", "network", "rest"):
+        seconds = prediction.seconds.get(part, 0.0)
+        print(f"  {part:9}  {seconds:8.3f} s  {100 * seconds / total:5.1f} %")
+    print(f"  {'total':9}  {total:8.3f} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -29,13 +28,12 @@ def temporal_shift(x: Tensor, num_segments: int) -> Tensor:
     """
     clips = x.unflatten(0, (-1, num_segments))  # (N, T, C, H, W)
     fold = x.shape[1] // 8
-    # one output and five slice writes: every value is moved once
-    shifted = torch.empty_like(clips)
+    # one block copy and four slice writes: in channels-last memory faster than to move every value once in slices
+    shifted = clips.clone()
     shifted[:, :-1, :fold] = clips[:, 1:, :fold]
     shifted[:, -1:, :fold] = 0
     shifted[:, 1:, fold : 2 * fold] = clips[:, :-1, fold : 2 * fold]
     shifted[:, :1, fold : 2 * fold] = 0
-    shifted[:, :, 2 * fold :] = clips[:, :, 2 * fold :]
     return shifted.flatten(0, 1)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
+from videozoo.layers.blank import repeated
+from videozoo.layers.fused import FusedBlock, Residual, SpatialMaxPool, Step, fuse
 from videozoo.layers.video_model import VideoModel, init_convolutions
 
 Triple = tuple[int, int, int]
@@ -31,6 +36,12 @@ def projection(in_channels: int, out_channels: int, stride: Triple, eps: float) 
     return nn.Sequential(
         nn.Conv3d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm3d(out_channels, eps=eps)
     )
+
+
+def steps_of(conv: nn.Module, norm: nn.Module, *, relu: bool = True) -> list[Step]:
+    """A convolution, which may be a chain of them that has ``steps(norm, relu)``, and its batch norm as steps."""
+    steps = getattr(conv, "steps", None)
+    return [Step(conv, norm, relu)] if steps is None else steps(norm, relu)
 
 
 class ResNet3d(VideoModel):
@@ -85,11 +96,21 @@ class ResNet3d(VideoModel):
             reduction *= spatial_stride
             blocks = [make_block(stage, channels, planes, (temporal_stride, spatial_stride, spatial_stride))]
             channels = planes * expansion
-            blocks += [make_block(stage, channels, planes, (1, 1, 1)) for _ in range(depth - 1)]
+            blocks += repeated(partial(make_block, stage, channels, planes, (1, 1, 1)), depth - 1)
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"layer{stage}"})
         self._add_classifier()
         init_convolutions(self)
+
+    def fused_parts(self, dtype: torch.dtype | None) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield self.conv1, fuse(steps_of(self.conv1, self.bn1), dtype)
+        yield self.bn1, nn.Identity()
+        yield self.relu, nn.Identity()
+        if isinstance(self.maxpool, nn.MaxPool3d):
+            yield self.maxpool, SpatialMaxPool(self.maxpool)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for index, block in enumerate(cast(nn.Sequential, stage)):
+                yield block, FusedBlock(cast(Residual, block), dtype, overwrite=index > 0)
 
     def forward_features(self, x: Tensor) -> Tensor:
         maps = self.forward_intermediates(x, indices=[4], intermediates_only=True)

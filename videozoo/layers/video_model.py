@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from videozoo.errors import InvalidArgument
@@ -22,6 +23,8 @@ class VideoModel(nn.Module):
     """Name of the convolution that sees the pixels."""
     feature_info: list[dict[str, Any]]
     """One record a stage, as timm gives them: ``num_chs``, ``reduction`` (of H and W) and ``module``."""
+    for_inference = False
+    """Whether `videozoo.optimize_for_inference` made this network, which then cannot be trained."""
 
     def __init__(
         self, *, num_features: int, num_classes: int, in_chans: int, drop_rate: float, bn_frozen: bool
@@ -41,7 +44,7 @@ class VideoModel(nn.Module):
 
     def _add_classifier(self) -> None:
         """The last layers; called last, so that they are last in ``state_dict`` and ``print``."""
-        self.dropout = nn.Dropout(self.drop_rate)
+        self.dropout: nn.Module = nn.Dropout(self.drop_rate)
         self.fc = classifier(self.num_features, self.num_classes)
 
     @property
@@ -102,6 +105,7 @@ class VideoModel(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Put a new, randomly initialised classifier in place; 0 takes the classifier away."""
+        self._refuse_after_optimisation("a new classifier")
         weight = next(self.parameters())
         self.num_classes = num_classes
         self.fc = classifier(self.num_features, num_classes).to(weight.device, weight.dtype)
@@ -112,6 +116,8 @@ class VideoModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; with ``bn_frozen``, batch norms keep statistics, scale and shift."""
+        if mode:
+            self._refuse_after_optimisation("training")
         super().train(mode)
         if mode and self.bn_frozen:
             for module in self.modules():
@@ -120,6 +126,17 @@ class VideoModel(nn.Module):
                     for parameter in module.parameters():
                         parameter.requires_grad = False
         return self
+
+    def fused_parts(self, dtype: torch.dtype | None) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Parts of the network, each with what computes the same faster in evaluation, with weights of ``dtype``.
+
+        None for the weights' own. What no part names is copied as it is.
+        """
+        yield from ()
+
+    def _refuse_after_optimisation(self, what: str) -> None:
+        if self.for_inference:
+            raise InvalidArgument(f"{what}: this network was optimised for inference; use the one it was made from")
 
     def _check_clip(self, x: Tensor) -> None:
         if x.ndim != 5:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
-from videozoo import registry
+from videozoo import lockfile, registry
 from videozoo.errors import CheckpointMismatch, InvalidArgument
 from videozoo.layers.video_model import VideoModel
 from videozoo.model_folder import describe, is_folder_name, open_folder
@@ -27,6 +27,7 @@ def create_model(
     backbone: str | None = None,
     pool1: bool | None = None,
     checkpoint_path: StrPath | None = None,
+    lock: StrPath | None = None,
 ) -> VideoModel:
     """Build a network by name.
 
@@ -45,6 +46,8 @@ def create_model(
         backbone: TSN and TSM: another timm network as the trunk.
         pool1: R(2+1)D and R3D: also build the max pool after the stem that VMZ's PyTorch code has.
         checkpoint_path: load this file, converted or as its framework wrote it, instead of published weights.
+        lock: the lock file that published weights have to meet, and that keeps the digests of those which it lacks;
+            None for the one that ``VIDEOZOO_LOCK`` names, else the cache's own.
 
     Returns:
         A module from clips (N, C, T, H, W) to logits (N, num_classes).
@@ -70,6 +73,8 @@ def create_model(
     if is_folder_name(name):
         if checkpoint_path is not None or isinstance(pretrained, str):
             raise InvalidArgument(f"{name} has its own weights: leave out checkpoint_path and the tag")
+        if lock is not None:
+            raise InvalidArgument(f"{name} is in no lock file: leave out lock, and pin a repository by @revision")
         return _from_folder(name, num_classes, bn_frozen, chosen)
     architecture, _, tag = name.partition(".")
     if tag:
@@ -77,9 +82,10 @@ def create_model(
     foreign = _foreign(architecture, chosen)
     if foreign:
         raise InvalidArgument(f"{architecture} has no argument {foreign}")
-    network = factory(architecture)(
-        pretrained, num_classes=num_classes, bn_frozen=bn_frozen, checkpoint_path=checkpoint_path, **chosen
-    )
+    with lockfile.used(lock):
+        network = factory(architecture)(
+            pretrained, num_classes=num_classes, bn_frozen=bn_frozen, checkpoint_path=checkpoint_path, **chosen
+        )
     return cast(VideoModel, network)
 
 

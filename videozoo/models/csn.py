@@ -16,6 +16,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from videozoo.layers.fused import Step
 from videozoo.layers.resnet3d import EXPANSION, ResNet3d, Triple, projection, stem_convolution
 from videozoo.pretrained import StrPath, pretrained_model
 
@@ -44,6 +45,14 @@ class ChannelSeparatedBlock(nn.Module):
     def convolve(self, x: Tensor) -> Tensor:
         """The spatio-temporal part up to its batch norm: (N, planes, T, H, W) to (N, planes, T', H', W')."""
 
+    @abstractmethod
+    def convolve_steps(self) -> list[Step]:
+        """`convolve` and the ReLU behind it as steps."""
+
+    def steps(self) -> list[Step]:
+        """The residual branch for `FusedBlock`."""
+        return [Step(self.conv1, self.bn1), *self.convolve_steps(), Step(self.conv3, self.bn3, relu=False)]
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, T, H, W) to (N, 4 * planes, T', H', W')."""
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -63,6 +72,9 @@ class InteractionReducedBlock(ChannelSeparatedBlock):
     def convolve(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(x))
 
+    def convolve_steps(self) -> list[Step]:
+        return [Step(self.conv2, self.bn2)]
+
 
 class InteractionPreservedBlock(ChannelSeparatedBlock):
     """The ip-CSN bottleneck: before the depthwise convolution a 1x1x1, with a batch norm and no ReLU behind it."""
@@ -76,6 +88,12 @@ class InteractionPreservedBlock(ChannelSeparatedBlock):
     def convolve(self, x: Tensor) -> Tensor:
         x = self.bn2_pointwise(self.conv2_pointwise(x))  # (N, planes, T, H, W)
         return self.bn2_depthwise(self.conv2_depthwise(x))  # (N, planes, T', H', W')
+
+    def convolve_steps(self) -> list[Step]:
+        return [
+            Step(self.conv2_pointwise, self.bn2_pointwise, relu=False),
+            Step(self.conv2_depthwise, self.bn2_depthwise),
+        ]
 
 
 def _depthwise(planes: int, stride: Triple) -> nn.Conv3d:

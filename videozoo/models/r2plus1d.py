@@ -18,7 +18,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from videozoo.layers.resnet3d import EXPANSION, MakeStem, ResNet3d, Triple, projection, stem_convolution
+from videozoo.layers.fused import Step
+from videozoo.layers.resnet3d import EXPANSION, MakeStem, ResNet3d, Triple, projection, stem_convolution, steps_of
 from videozoo.pretrained import StrPath, pretrained_model
 
 EPS = 1e-3
@@ -52,6 +53,10 @@ class FactoredConv(nn.Module):
         self.temporal = nn.Conv3d(
             middle_channels, out_channels, (t, 1, 1), stride=(stride[0], 1, 1), padding=(t // 2, 0, 0), bias=False
         )
+
+    def steps(self, norm: nn.Module, relu: bool) -> list[Step]:
+        """Both halves, and what follows the second."""
+        return [Step(self.spatial, self.bn), Step(self.temporal, norm, relu)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, T, H, W) to (N, out_channels, T', H', W')."""
@@ -105,6 +110,10 @@ class SimpleBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = projection(in_channels, planes, stride, EPS)
 
+    def steps(self) -> list[Step]:
+        """The residual branch for `FusedBlock`."""
+        return [*steps_of(self.conv1, self.bn1), *steps_of(self.conv2, self.bn2, relu=False)]
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, T, H, W) to (N, planes, T', H', W')."""
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -129,6 +138,10 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm3d(out_channels, eps=EPS)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = projection(in_channels, out_channels, stride, EPS)
+
+    def steps(self) -> list[Step]:
+        """The residual branch for `FusedBlock`."""
+        return [Step(self.conv1, self.bn1), *steps_of(self.conv2, self.bn2), Step(self.conv3, self.bn3, relu=False)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, T, H, W) to (N, 4 * planes, T', H', W')."""

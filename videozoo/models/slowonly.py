@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from videozoo.layers.fused import Step
 from videozoo.layers.resnet3d import EXPANSION, ResNet3d, Triple, projection, stem_convolution
 from videozoo.pretrained import StrPath, pretrained_model
 
@@ -32,6 +33,10 @@ class SlowBlock(nn.Module):
         self.bn3 = nn.BatchNorm3d(out_channels, eps=EPS)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = projection(in_channels, out_channels, stride, EPS)
+
+    def steps(self) -> list[Step]:
+        """The residual branch for `FusedBlock`."""
+        return [Step(self.conv1, self.bn1), Step(self.conv2, self.bn2), Step(self.conv3, self.bn3, relu=False)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, T, H, W) to (N, 4 * planes, T, H', W')."""

@@ -7,13 +7,14 @@ cascade: the bottom-up path starts from the levels that the top-down path has ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from videozoo.errors import InvalidArgument
+from videozoo.layers.fused import FusedConv, Step
 from videozoo.layers.video_model import VideoModel, classifier, init_convolutions
 from videozoo.models.slowonly import SlowOnly
 from videozoo.models.tsm import TSM
@@ -152,6 +153,17 @@ class TPN(VideoModel):
     @property
     def smallest_clip(self) -> tuple[int, int, int]:
         return self.trunk.smallest_clip
+
+    def fused_parts(self, dtype: torch.dtype | None) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield from self.trunk.fused_parts(dtype)
+        for module in self.neck.modules():
+            if isinstance(module, ConvNormReLU):
+                yield module, FusedConv(Step(module.conv, module.bn), dtype)
+        for conv in (*self.neck.temporal, self.neck.bottom_up):
+            yield conv, FusedConv(Step(conv, relu=False), dtype)
+        if self.aux_head is not None:
+            yield self.aux_head.conv, FusedConv(Step(self.aux_head.conv, self.aux_head.bn), dtype)
+            yield self.aux_head.bn, nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self._pyramid(*self._trunk_maps(x, [-2, -1]))

@@ -6,15 +6,19 @@ is timm's; features are averaged over all frames before the classifier, so the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, cast
 
 import timm
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from videozoo.errors import InvalidArgument
-from videozoo.layers.frames import fold_frames, unfold_frames
+from videozoo.layers.frames import ShiftedConv, fold_frames, unfold_frames
+from videozoo.layers.fused import FusedBlock, FusedConv, Step
 from videozoo.layers.video_model import VideoModel
 from videozoo.pretrained import StrPath, pretrained_model
 
@@ -48,6 +52,27 @@ class TSN(VideoModel):
         self.first_conv = "backbone." + self.backbone.pretrained_cfg.get("first_conv", "conv1")
         self._add_classifier()
 
+    def fused_parts(self, dtype: torch.dtype | None) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Of ResNets all but the pooling; of other trunks the first convolution alone, which converts to ``dtype``."""
+        trunk = cast(Any, self.backbone)
+        is_resnet = isinstance(trunk, ResNet)
+        stem = self.get_submodule(self.first_conv)
+        first = next((module for module in stem.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None:
+            if dtype is not None:
+                raise InvalidArgument(f"dtype={dtype}: {type(trunk).__name__} does not begin with a convolution")
+            return
+        plain_stem = is_resnet and first is trunk.conv1 and _are_plain((trunk.bn1,), (trunk.act1,))
+        yield first, FusedConv(Step(first, trunk.bn1 if plain_stem else None, relu=plain_stem), dtype)
+        if plain_stem:
+            yield trunk.bn1, nn.Identity()
+            yield trunk.act1, nn.Identity()
+        for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4) if is_resnet else ():
+            for index, block in enumerate(stage):
+                residual = _residual(block)
+                if residual is not None:
+                    yield block, FusedBlock(residual, dtype, overwrite=index > 0)
+
     def forward_features(self, x: Tensor) -> Tensor:
         self._check_clip(x)
         maps = self.backbone.forward_features(fold_frames(x))  # (N*T, num_features, H', W')
@@ -73,6 +98,47 @@ class TSN(VideoModel):
         found = dict(zip(sorted(set(wanted)), maps, strict=True))
         clips = [unfold_frames(found[index], x.shape[2]) for index in wanted]
         return clips if intermediates_only else (unfold_frames(last, x.shape[2]), clips)
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """A block of timm's ResNets for `FusedBlock`."""
+
+    branch: list[Step]
+    downsample: nn.Sequential | None
+
+    def steps(self) -> list[Step]:
+        return self.branch
+
+
+def _residual(block: Any) -> _Residual | None:
+    """What a block of timm computes, if it is convolutions, batch norms and ReLUs alone."""
+    if type(block) not in (Bottleneck, BasicBlock):
+        return None
+    count = 3 if isinstance(block, Bottleneck) else 2
+    norms, activations = ([getattr(block, f"{kind}{n}") for n in range(1, count + 1)] for kind in ("bn", "act"))
+    shortcut = block.downsample
+    if shortcut is not None:
+        shortcut = nn.Sequential(*(module for module in shortcut if not isinstance(module, nn.Identity)))
+        if [type(module) for module in shortcut] != [nn.Conv2d, nn.BatchNorm2d]:
+            return None
+        norms.append(shortcut[1])
+    extras = (block.se, block.drop_path, block.drop_block, block.aa)
+    if not _are_plain(norms, activations) or any(not isinstance(part, nn.Identity | None) for part in extras):
+        return None
+    return _Residual(
+        [_step(getattr(block, f"conv{n}"), norms[n - 1], n < count) for n in range(1, count + 1)], shortcut
+    )
+
+
+def _step(conv: nn.Module, norm: nn.Module, relu: bool) -> Step:
+    if isinstance(conv, ShiftedConv):
+        return Step(conv.conv, norm, relu, shift_segments=conv.num_segments)
+    return Step(conv, norm, relu)
+
+
+def _are_plain(norms: Iterable[nn.Module], activations: Iterable[nn.Module]) -> bool:
+    return all(type(norm) is nn.BatchNorm2d for norm in norms) and all(type(act) is nn.ReLU for act in activations)
 
 
 def timm_trunk(name: str, in_chans: int) -> nn.Module:

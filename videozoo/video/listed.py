@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from torch import Tensor
 
 from videozoo.errors import VideoError
 from videozoo.video.dataset import ListedVideo, Problem, VideoList
 from videozoo.video.decode import FrameFolder, FrameSource, open_frames
 
 
-def open_listed(videos: VideoList, video: ListedVideo) -> FrameSource:
-    """The frames of one video of a list; of a folder, as many as the list says.
+def listed_video(videos: VideoList, video: ListedVideo) -> Path | FrameSource:
+    """One video of a list, as it is given to a recognizer: nothing is opened before its frames are asked for."""
+    if (videos.template is None and video.num_frames is None) or not video.path.is_dir():
+        return video.path
+    return ListedFrames(video.path, videos.template, video.num_frames)
 
-    Raises:
-        VideoError: nothing lies at its path, or it is neither a video nor a folder of as many frames.
-    """
-    if video.path.is_dir():
-        return FrameFolder(video.path, template=videos.template, num_frames=video.num_frames)
-    return open_frames(video.path)
+
+@dataclass(frozen=True)
+class ListedFrames:
+    """The frames of a folder that a list names, by the template and as many as the list says."""
+
+    folder: Path
+    template: str | None
+    listed: int | None
+
+    @cached_property
+    def _frames(self) -> FrameFolder:
+        return FrameFolder(self.folder, template=self.template, num_frames=self.listed)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of images; VideoError where they are not as listed."""
+        return self._frames.num_frames
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """See :class:`FrameSource`."""
+        return self._frames.read(wanted)
 
 
 def check_videos(
@@ -51,7 +73,7 @@ def check_videos(
 
 def _fault(videos: VideoList, video: ListedVideo, *, decode: bool) -> str | None:
     try:
-        source = open_listed(videos, video)
+        source = open_frames(listed_video(videos, video))
         if video.path.is_dir() and video.num_frames is not None:
             held = FrameFolder(video.path, template=videos.template).num_frames
             if held != video.num_frames:

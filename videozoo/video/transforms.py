@@ -5,7 +5,6 @@ Frames are uint8 tensors (H, W, 3) in the order R, G, B until :func:`normalise` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +16,9 @@ from torch.nn import functional
 
 from videozoo.errors import InvalidArgument
 from videozoo.manifest import Crop
+
+_STRIP = 32
+"""Rows of the result that are resized at once."""
 
 
 class Box(NamedTuple):
@@ -87,23 +89,35 @@ def _resize_exact(frame: Tensor, out: Tensor) -> None:
     image = frame.cpu().numpy()
     # Downscaling by more than two never looks at some rows: they are dropped first.
     rows = image if len(tables.rows) == len(image) else image.take(tables.rows, axis=0)
-    left = rows.take(tables.left, axis=1).reshape(len(rows), -1)
-    right = rows.take(tables.right, axis=1).reshape(len(rows), -1)
+    resized = np.empty((height, width * 3), dtype=np.uint8)
+    # Strips, so that the temporaries stay in the cache and in memory that the process has already.
+    for start in range(0, height, _STRIP):
+        strip = slice(start, start + _STRIP)
+        first, last = tables.upper[strip][0], tables.lower[strip][-1]
+        across = _resized_across(rows[first : last + 1], tables)
+        upper = across.take(tables.upper[strip] - first, axis=0)
+        upper *= tables.upper_weight[strip]
+        upper >>= 16
+        lower = across.take(tables.lower[strip] - first, axis=0)
+        lower *= tables.lower_weight[strip]
+        lower >>= 16
+        upper += lower
+        upper += 2
+        upper >>= 2  # at most (1020 + 2) >> 2 = 255: no clamp
+        resized[strip] = upper
+    out.copy_(torch.from_numpy(resized.reshape(height, width, 3)))
+
+
+def _resized_across(rows: NDArray[np.uint8], tables: _Tables) -> NDArray[np.int32]:
+    """The horizontal pass: (rows, W, 3) to (rows, w * 3) in units of 1/128 level."""
     # OpenCV drops bits three times: 4 after the horizontal pass, 16 from each product of the vertical pass, 2 at the
     # end. A single rounding of the full sum is the better arithmetic, and another image.
-    across = np.multiply(left, tables.left_weight, dtype=np.int32)  # (rows, w * 3)
+    left = rows.take(tables.left, axis=1).reshape(len(rows), -1)
+    right = rows.take(tables.right, axis=1).reshape(len(rows), -1)
+    across: NDArray[np.int32] = np.multiply(left, tables.left_weight, dtype=np.int32)
     across += np.multiply(right, tables.right_weight, dtype=np.int32)
     across >>= 4
-    upper = across.take(tables.upper, axis=0)
-    upper *= tables.upper_weight
-    upper >>= 16
-    lower = across.take(tables.lower, axis=0)
-    lower *= tables.lower_weight
-    lower >>= 16
-    upper += lower
-    upper += 2
-    upper >>= 2  # at most (1020 + 2) >> 2 = 255: no clamp
-    out.copy_(torch.from_numpy(upper.reshape(height, width, 3)))
+    return across
 
 
 class _Tables(NamedTuple):
@@ -200,28 +214,30 @@ def crop_boxes(height: int, width: int, crop: Crop, crop_size: int) -> list[Box]
     raise InvalidArgument(f'crop must be "center", "three" or "ten", got {crop!r}')
 
 
-def normalise(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(clips - mean) / std`` per channel, in plain float32.
+def normalise(frame: Tensor, mean: tuple[float, ...], std: tuple[float, ...], out: Tensor) -> None:
+    """Write ``(frame - mean) / std``, per channel and in plain float32, to ``out``.
 
     Args:
-        clips: uint8 (..., C, T, H, W), any strides.
-        mean: C values in units of 0..255.
-        std: C values in units of 0..255.
-
-    Returns:
-        float32 of the same shape, contiguous.
-
-    Raises:
-        InvalidArgument: ``mean`` or ``std`` has not one value per channel.
+        frame: uint8 (H, W, 3), such as a crop of a larger one.
+        mean: three values in units of 0..255.
+        std: three values in units of 0..255.
+        out: float32 (3, H, W), three planes or channels-last; rows without gaps.
     """
-    if clips.ndim < 4 or not len(mean) == len(std) == clips.shape[-4]:
-        raise InvalidArgument(
-            f"clips (..., C, T, H, W) need one mean and one std per channel, got {len(mean)} means and {len(std)} stds "
-            f"for {tuple(clips.shape)}"
-        )
-    shape = (-1, 1, 1, 1)
-    offset = torch.tensor(mean, dtype=torch.float32, device=clips.device).view(shape)
-    scale = torch.tensor(std, dtype=torch.float32, device=clips.device).view(shape)
-    out = torch.empty(clips.shape, dtype=torch.float32, device=clips.device)
-    # A division, not a product with the reciprocal: that would differ in the last bit.
-    return torch.sub(clips, offset, out=out).div_(scale)
+    height, width, channels = frame.shape
+    if out.stride(0) == 1 < out.stride(2):
+        # One long axis of columns and channels: three channels alone would be too few for the processor's vectors.
+        offset, scale = _levels(mean, std, width, frame.device)
+        rows = out.permute(1, 2, 0).view(height, width * channels)
+        torch.sub(frame.reshape(height, width * channels), offset, out=rows)
+        rows.div_(scale)  # not a product with the reciprocal: that would differ in the last bit
+        return
+    offset, scale = (level.view(channels, 1, 1) for level in _levels(mean, std, 1, frame.device))
+    torch.sub(frame.permute(2, 0, 1).contiguous(), offset, out=out)
+    out.div_(scale)
+
+
+@lru_cache(maxsize=32)
+def _levels(mean: tuple[float, ...], std: tuple[float, ...], times: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, repeated for so many columns."""
+    offset, scale = (torch.tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
+    return offset.repeat(times), scale.repeat(times)

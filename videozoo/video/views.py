@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videozoo.errors import InvalidArgument
 from videozoo.manifest import Input, Views
+from videozoo.stopwatch import Stopwatch
 from videozoo.video.decode import FewerFramesError, FrameSource, open_frames
 from videozoo.video.sampling import Indices, sample_clips, sample_paddlevideo, sample_segments
 from videozoo.video.transforms import Box, crop_boxes, normalise, resize_short_side
@@ -98,30 +99,43 @@ class ViewTransform:
         side = self.views.short_side  # of every video, so that a crop which fails here fails for all of them
         return len(crop_boxes(side, side, self.views.crop, self.views.crop_size))
 
-    def sample(self, source: FrameSource) -> SampledVideo:
+    def sample(self, source: FrameSource, watch: Stopwatch | None = None) -> SampledVideo:
         """Decode and resize the frames that the views need, in one pass.
 
         A file that holds fewer frames than it announces is sampled again, on the true count.
 
+        Args:
+            source: the video's frames.
+            watch: books ``decode`` and ``resize``.
+
         Raises:
             VideoError: the frames cannot be decoded.
         """
+        watch = Stopwatch() if watch is None else watch
         try:
-            return self._sample(source)
+            return self._sample(source, watch)
         except FewerFramesError:
-            return self._sample(source)
+            return self._sample(source, watch)
 
-    def _sample(self, source: FrameSource) -> SampledVideo:
+    def _sample(self, source: FrameSource, watch: Stopwatch) -> SampledVideo:
         indices = self.frame_indices(source.num_frames)
         wanted, positions = np.unique(indices, return_inverse=True)
-        frames = [
-            resize_short_side(frame.unsqueeze(0), self.views.short_side, exact=self.exact)[0]
-            for _, frame in source.read(wanted.tolist())
-        ]
+        frames = []
+        for _, frame in watch.each("decode", source.read(wanted.tolist())):
+            with watch.on("resize"):
+                frames.append(resize_short_side(frame.unsqueeze(0), self.views.short_side, exact=self.exact)[0])
         return SampledVideo(indices, frames, positions.reshape(-1, self.views.num_frames))
 
-    def clips(self, video: SampledVideo, *, chunk_size: int = 1) -> Iterator[Tensor]:
+    def clips(self, video: SampledVideo, *, chunk_size: int = 1, channels_last: bool = False) -> Iterator[Tensor]:
         """The views, ``chunk_size`` at a time: float32 (at most chunk_size, 3, T, H, W), one chunk in memory.
+
+        Crops are windows on the frames, which stay uint8 until they are written, normalised, into the chunk.
+
+        Args:
+            video: what `sample` gave.
+            chunk_size: views of a chunk.
+            channels_last: have the three channels of a pixel side by side in memory, as networks that were rebuilt for
+                inference want them. The shape is the same.
 
         Raises:
             InvalidArgument: ``chunk_size`` is below 1.
@@ -132,14 +146,17 @@ class ViewTransform:
             crop_boxes(frame.shape[0], frame.shape[1], self.views.crop, self.views.crop_size) for frame in video.frames
         ]
         order = [(crop, clip) for crop in range(len(boxes[0])) for clip in video.positions]
-        size, device = self.views.crop_size, video.frames[0].device
+        size, layout = self.views.crop_size, torch.channels_last_3d if channels_last else torch.contiguous_format
         for start in range(0, len(order), chunk_size):
             chunk = order[start : start + chunk_size]
-            pixels = torch.empty((len(chunk), self.views.num_frames, size, size, 3), dtype=torch.uint8, device=device)
-            for view, (crop, clip) in zip(pixels, chunk, strict=True):
-                for out, position in zip(view, clip.tolist(), strict=True):
-                    out.copy_(_cropped(video.frames[position], boxes[position][crop], size))
-            yield normalise(pixels.permute(0, 4, 1, 2, 3), self.input.mean, self.input.std)
+            views = torch.empty(
+                (len(chunk), 3, self.views.num_frames, size, size), memory_format=layout, device=video.frames[0].device
+            )
+            for view, (crop, clip) in zip(views, chunk, strict=True):
+                for place, position in enumerate(clip.tolist()):
+                    cropped = _cropped(video.frames[position], boxes[position][crop], size)
+                    normalise(cropped, self.input.mean, self.input.std, out=view[:, place])
+            yield views
 
     def __call__(self, video: str | os.PathLike[str] | NDArray[np.uint8] | Tensor) -> Tensor:
         """All views of a video at once.

@@ -1,0 +1,161 @@
+"""What lies in the cache: every file with its row and what is known of it, and the files that nobody needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from videozoo.cache import places, planning
+from videozoo.cache.storing import guard, is_guarded
+from videozoo.download import PART
+from videozoo.errors import InvalidArgument, OutputError, VideoZooError
+from videozoo.files import TEMPORARY_PREFIX
+from videozoo.manifest import Entry, load
+
+CachedKind = Literal[
+    "original", "converted", "record", "partial", "temporary", "damaged", "lock file", "guard", "unknown"
+]
+DAMAGED = ".damaged"
+"""How the name of a file ends that was set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """One file of the cache."""
+
+    path: Path
+    row: str | None
+    """The row that its place names, whether the manifest has it or not."""
+    kind: CachedKind
+    size_bytes: int
+    digest: Literal["sha256", "prefix", "none"] | None
+    """What the content can be compared with: all 64 digits, the published first 8, or nothing; None where nothing has
+    to be compared."""
+    problem: str | None
+    """Why it is not used; None where nothing is wrong as far as was looked."""
+
+
+def contents(*, hashed: bool = False) -> list[CachedFile]:
+    """Every file of the cache, by name. Without ``hashed`` only sizes and records are looked at.
+
+    Raises:
+        InvalidArgument: the lock file cannot be read.
+    """
+    found = []
+    for folder, _, names in os.walk(places.home()):
+        for name in names:
+            path = Path(folder) / name
+            with suppress(FileNotFoundError):  # another process has just finished with it
+                found.append(_look(path, hashed))
+    return sorted(found, key=lambda file: file.path)
+
+
+def _look(path: Path, hashed: bool) -> CachedFile:
+    kind, row = _kind(path)
+    size = path.lstat().st_size
+    if kind not in ("original", "converted"):
+        return CachedFile(path, row, kind, size, None, None)
+    entry = next((entry for entry in load().entries if entry.name == row), None)
+    if entry is None or path != places.cached(entry, kind):
+        return CachedFile(path, row, "unknown", size, None, None)
+    if kind == "converted":
+        problem = planning.converted_problem(entry, hashed=hashed)
+        return CachedFile(path, row, kind, size, "sha256" if places.record_of(path).exists() else "none", problem)
+    digest, problem = _original(entry, path, size, hashed)
+    return CachedFile(path, row, kind, size, digest, problem)
+
+
+def _kind(path: Path) -> tuple[CachedKind, str | None]:
+    """What a file is, by its place and its name alone."""
+    folder, *rest = path.relative_to(places.home()).parts
+    row = None
+    if folder == "originals" and len(rest) == 2:
+        row = rest[0]
+    elif folder == "converted" and len(rest) == 1 and not rest[0].startswith(TEMPORARY_PREFIX):
+        row = rest[0].partition(".safetensors")[0]
+    if path.name.startswith(TEMPORARY_PREFIX):
+        return "temporary", row
+    if path.name.endswith(DAMAGED):
+        return "damaged", row
+    if row is not None and path.name.endswith((PART, f"{PART}.json")):
+        return "partial", row
+    if row is not None and folder == "converted":
+        return ("record" if path.name.endswith(".json") else "converted"), row
+    if row is not None:
+        return "original", row
+    if path == places.home() / "videozoo.lock":
+        return "lock file", None
+    return ("guard" if folder == "locks" and path.suffix == ".lock" else "unknown"), None
+
+
+def _original(
+    entry: Entry, path: Path, size: int, hashed: bool
+) -> tuple[Literal["sha256", "prefix", "none"], str | None]:
+    try:
+        file = planning.wanted(entry)
+    except InvalidArgument:
+        raise
+    except VideoZooError as error:  # the lock contradicts the manifest
+        return "none", str(error)
+    digest: Literal["sha256", "prefix", "none"] = (
+        "sha256" if file.sha256 is not None else "prefix" if file.sha256_prefix is not None else "none"
+    )
+    if hashed or digest == "none":
+        return digest, planning.look_at_cached(entry, file).problem
+    if path.is_symlink():
+        return digest, "it is not a regular file"
+    wrong = file.size_bytes not in (None, size)
+    return digest, f"it has {size} bytes, not {file.size_bytes}" if wrong else None
+
+
+def stale(patterns: Sequence[str] = (), *, partial: bool = False) -> list[CachedFile]:
+    """The files that `remove` may be given: nobody needs them, or ``patterns`` of row names ask for them.
+
+    Nobody needs what was set aside as damaged, what processes that have ended left unfinished, conversions of another
+    release or of another original, and records without a file.
+
+    Args:
+        patterns: all files of the rows that match these wildcards, too.
+        partial: downloads that can be taken up again, too.
+    """
+    files = contents()  # before any guard is looked at: what a process begins later is not in this list
+    busy = {file.path.stem for file in files if file.kind == "guard" and is_guarded(file.path.stem)}
+    return [file for file in files if not _in_use(file, busy) and _is_stale(file, patterns, partial)]
+
+
+def _in_use(file: CachedFile, busy: set[str]) -> bool:
+    if file.kind == "temporary" and file.row is None:
+        return bool(busy)  # its name does not say whose it is
+    return file.row in busy
+
+
+def _is_stale(file: CachedFile, patterns: Sequence[str], partial: bool) -> bool:
+    if file.row is not None and any(fnmatchcase(file.row, pattern) for pattern in patterns):
+        return True
+    if file.kind == "record":
+        return not os.path.lexists(file.path.with_suffix(""))
+    outdated = file.kind == "converted" and file.problem is not None
+    return outdated or file.kind in ("damaged", "temporary") or (partial and file.kind == "partial")
+
+
+def remove(file: CachedFile) -> None:
+    """Delete a file of the cache, and the record of a converted one.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    try:
+        with guard(file.row or "videozoo"):
+            if file.kind == "converted":
+                places.record_of(file.path).unlink(missing_ok=True)
+            file.path.unlink(missing_ok=True)
+            with suppress(OSError):  # only an empty folder goes
+                if file.path.parent.parent == places.home() / "originals":
+                    file.path.parent.rmdir()
+    except OSError as error:
+        raise OutputError(f"cannot remove {file.path}: {error.strerror or error}") from error

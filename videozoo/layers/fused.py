@@ -1,0 +1,230 @@
+"""Convolutions for inference: batch norm folded in, bias, addition and ReLU in one pass, channels-last memory.
+
+Two ways compute the same. On the CPU, oneDNN's own convolutions on weights that were packed once, where the installed
+torch has them: they are private functions of torch, so a small case is computed both ways before they are used. And
+plain torch, everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from videozoo.layers.frames import fold_frames, temporal_shift, unfold_frames
+
+
+@dataclass(frozen=True)
+class Step:
+    """A convolution and what follows it."""
+
+    conv: nn.Module
+    norm: nn.Module | None = None
+    relu: bool = True
+    shift_segments: int | None = None
+    """Frames among which the input is shifted first (`temporal_shift`); None for no shift."""
+
+
+class Residual(Protocol):
+    """A block that computes ReLU(steps(x) + shortcut(x))."""
+
+    @property
+    def downsample(self) -> nn.Sequential | None:
+        """The shortcut's convolution and batch norm; None for the identity."""
+
+    def steps(self) -> list[Step]:
+        """The branch; nothing follows its last batch norm but the addition."""
+
+
+class FusedConv(nn.Module):
+    """Convolution, batch norm and ReLU as one convolution with a bias; optionally an addition before the ReLU.
+
+    A 3-D convolution that sees one frame at a time runs in two dimensions, with time in the batch. The weights are
+    those of `torch.nn.Conv2d` and ``Conv3d``; what is packed from them is made at the first use, is not in the
+    state dict, and is made anew after ``.to()`` and ``load_state_dict``.
+    """
+
+    def __init__(self, step: Step, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        conv = cast("nn.Conv2d | nn.Conv3d", step.conv)
+        weight, bias = fold_batch_norm(conv, step.norm)
+        stride, padding, dilation = conv.stride, cast("tuple[int, ...]", conv.padding), conv.dilation
+        if weight.ndim == 5 and conv.kernel_size[0] == stride[0] == 1 and padding[0] == 0:
+            weight, stride, padding, dilation = weight.squeeze(2), stride[1:], padding[1:], dilation[1:]
+        dtype = dtype or conv.weight.dtype
+        self.weight = nn.Parameter(weight.to(dtype, memory_format=_channels_last(weight)), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.to(dtype), requires_grad=False)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
+        self.relu = step.relu
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """(N, C, T, H, W) or (N, C, H, W) to the same layout.
+
+        ``shortcut`` is added before the ReLU; it has the output's shape and may be overwritten.
+        """
+        if x.ndim == 5 and self.weight.ndim == 4:
+            num_frames = x.shape[2]
+            return unfold_frames(
+                self.forward(fold_frames(x), None if shortcut is None else fold_frames(shortcut)), num_frames
+            )
+        x = x.to(self.weight.dtype).contiguous(memory_format=_channels_last(self.weight))
+        if _use_prepacked(x, self.weight):
+            return self._prepacked(x, shortcut)
+        conv = F.conv2d if self.weight.ndim == 4 else F.conv3d
+        x = conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        if shortcut is not None:
+            x = x.add_(shortcut)
+        return x.relu_() if self.relu else x
+
+    def _prepacked(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        geometry = (self.padding, self.stride, self.dilation, self.groups)
+        if self._packed is None:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *geometry, x.shape)
+        after = "relu" if self.relu else None
+        if shortcut is None:
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, self._packed, self.bias, *geometry, after or "none", [], None
+            )
+        shortcut = shortcut.contiguous(memory_format=_channels_last(self.weight))
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            shortcut, x, self._packed, self.bias, *geometry, "add", 1.0, after, [], None
+        )
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, relu={self.relu}"
+
+    def _apply(self, *args: Any) -> FusedConv:
+        self._packed = None
+        return super()._apply(*args)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._packed = None
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and deepcopy, which know nothing of packed weights."""
+        return self.__dict__ | {"_packed": None}
+
+
+class FusedBlock(nn.Module):
+    """A residual block of fused convolutions.
+
+    Args:
+        block: what is fused.
+        dtype: of the weights; None for the block's own.
+        overwrite: whether the output may take the place of the input; not where a caller of the network sees it.
+    """
+
+    def __init__(self, block: Residual, dtype: torch.dtype | None = None, *, overwrite: bool) -> None:
+        super().__init__()
+        steps = block.steps()
+        self.branch = nn.ModuleList(FusedConv(step, dtype) for step in steps)
+        self.shift_segments = [step.shift_segments for step in steps]
+        self.downsample = None
+        if block.downsample is not None:
+            self.downsample = FusedConv(Step(block.downsample[0], block.downsample[1], relu=False), dtype)
+        cast(FusedConv, self.branch[-1]).relu = True
+        self.overwrite = overwrite
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) or (N, C, H, W) to the same layout."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if shortcut is x and not self.overwrite:
+            shortcut = x.clone()
+        last = len(self.branch) - 1
+        for index, (conv, segments) in enumerate(zip(self.branch, self.shift_segments, strict=True)):
+            x = x if segments is None else temporal_shift(x, segments)
+            x = conv(x, shortcut) if index == last else conv(x)
+        return x
+
+
+class SpatialMaxPool(nn.Module):
+    """A (1, k, k) max pool in two dimensions, with time in the batch."""
+
+    def __init__(self, pool: nn.MaxPool3d) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = (
+            cast("tuple[int, int, int]", size)[1:] for size in (pool.kernel_size, pool.stride, pool.padding)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) to (N, C, T, H', W')."""
+        return unfold_frames(F.max_pool2d(fold_frames(x), self.kernel, self.stride, self.padding), x.shape[2])
+
+
+class AsFloat32(nn.Module):
+    """In the place of dropout, before a classifier: networks of few bits classify in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same values."""
+        return x.float()
+
+
+def fuse(steps: Sequence[Step], dtype: torch.dtype | None = None) -> nn.Module:
+    """Steps without a shortcut as one module."""
+    fused = [FusedConv(step, dtype) for step in steps]
+    return fused[0] if len(fused) == 1 else nn.Sequential(*fused)
+
+
+def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution that answers as ``conv`` and, in evaluation, ``norm`` after it do."""
+    weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+    if norm is None:
+        return weight.clone(), bias
+    batch_norm = cast("nn.BatchNorm3d", norm)
+    mean, var = cast(Tensor, batch_norm.running_mean).double(), cast(Tensor, batch_norm.running_var).double()
+    scale = batch_norm.weight.detach().double() * (var + batch_norm.eps).rsqrt()
+    offset = batch_norm.bias.detach().double() - mean * scale
+    if bias is not None:
+        offset = offset + bias * scale
+    # the weights themselves in their own precision: a float64 copy of them all would take longer than loading them
+    precision = torch.promote_types(weight.dtype, torch.float32)
+    folded = weight.to(precision) * scale.to(precision).reshape(-1, *[1] * (weight.ndim - 1))
+    return folded, offset.to(precision)
+
+
+def _channels_last(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+
+
+def _use_prepacked(x: Tensor, weight: Tensor) -> bool:
+    """Whether this very call can run in oneDNN: on a CPU, nothing traced or differentiated, a type of number it has."""
+    return (
+        type(x) is Tensor  # no stand-in that only knows torch's public functions
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and x.numel() > 0
+        and prepacked_works(weight.dtype)
+    )
+
+
+@cache
+def prepacked_works(dtype: torch.dtype) -> bool:
+    """Whether torch has oneDNN's packed convolutions on this machine, and they give the plain ones' answers."""
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        try:
+            return all(_agrees(ndim, dtype) for ndim in (4, 5))
+        except (AttributeError, RuntimeError, TypeError, ValueError):  # whatever a torch without them answers
+            return False
+
+
+def _agrees(ndim: int, dtype: torch.dtype) -> bool:
+    conv = (nn.Conv2d if ndim == 4 else nn.Conv3d)(8, 16, 3, padding=1).to(dtype)
+    fused = FusedConv(Step(conv))
+    layout = _channels_last(conv.weight)
+    x = torch.randn(2, 8, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=layout)
+    y = torch.randn(2, 16, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=layout)
+    expected, summed = conv(x).relu(), (conv(x) + y).relu()
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    found = fused._prepacked(x, None), fused._prepacked(x, y)
+    return all(bool((a - b).abs().max() < tolerance) for a, b in zip(found, (expected, summed), strict=True))
