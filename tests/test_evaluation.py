@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -287,6 +288,23 @@ def test_what_a_power_cut_leaves_is_computed_again(
     with counted(recognizer) as videos:
         evaluate(recognizer, clips / "list.txt", out=out)
     assert len(videos) == NUM_VIDEOS - 2
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:
+    out, journal = tmp_path / "result.json", tmp_path / "result.json.journal"
+    interrupt(recognizer, clips / "list.txt", out, after=3)
+    full = journal.stat().st_size + 100  # half of the next but one line
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*journal: .* the same command goes on"):
+            evaluate(recognizer, clips / "list.txt", out=out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert journal.stat().st_size == full
+    with counted(recognizer) as videos:
+        evaluate(recognizer, clips / "list.txt", out=out)
+    assert len(videos) == NUM_VIDEOS - 4
 
 
 def test_a_journal_of_another_run_is_not_mixed_in(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:
