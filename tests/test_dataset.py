@@ -173,8 +173,12 @@ def test_what_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     with pytest.raises(ListError, match="is empty"):
         read_list(tmp_path)
-    with pytest.raises(ListError, match="is a folder"):
+    with pytest.raises(ListError, match="is a folder: its form cannot be 'csv'"):
         read_list(tmp_path, form="csv")
+    with pytest.raises(ListError, match="is no folder: its form cannot be 'folders'"):
+        read_list(__file__, form="folders")
+    with pytest.raises(ListError, match="there is no such file"):
+        read_list(tmp_path / "none", form="folders")
     (tmp_path / "video.mp4").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(ListError, match="cannot be read as a list"):
         read_list(tmp_path / "video.mp4")

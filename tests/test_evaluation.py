@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -247,6 +248,15 @@ def test_a_strict_attempt_tries_again_what_an_earlier_one_could_not_decode(
     assert len(videos) == 2
 
 
+def test_labels_of_more_classes_than_the_network_has(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"{clips}/2000000.mp4 0\n{clips}/2000001.mp4 8\n")
+    with pytest.raises(ListError, match=r"line 2: .*label 8 is out of range: labels go from 0 to 7"):
+        evaluate(recognizer, path)
+    with pytest.raises(ListError, match="labels that the network's 8 classes lack"):
+        evaluate(recognizer, read_list(path))
+
+
 def test_nothing_that_can_be_decoded(recognizer: Recognizer, tmp_path: Path) -> None:
     path, out = tmp_path / "list.txt", tmp_path / "result.json"
     path.write_text("a.mp4 0\nb.mp4 1\n")
@@ -305,6 +315,16 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(recognizer: Recognizer, cli
     with counted(recognizer) as videos:
         evaluate(recognizer, clips / "list.txt", out=out)
     assert len(videos) == NUM_VIDEOS - 4
+
+
+def test_one_process_at_a_time_writes_a_journal(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    with open(tmp_path / "result.json.journal", "wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with counted(recognizer) as videos, pytest.raises(OutputError, match="another process is writing"):
+            evaluate(recognizer, clips / "list.txt", out=out)
+    assert videos == []
+    assert evaluate(recognizer, clips / "list.txt", out=out).num_failed == 0
 
 
 def test_a_journal_of_another_run_is_not_mixed_in(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def evaluate(
     Under torchrun every process takes a disjoint share of the videos, and all of them return the same result. With
     ``out``, what is done is kept in ``OUT.journal`` (under torchrun ``OUT.journal.RANK``) until the result is written:
     the same call, with any number of processes, goes on where a killed one stopped, and ends with the same bytes.
+    Scores may differ by 1e-6 where the number of threads does: torchrun gives each process one, unless
+    OMP_NUM_THREADS says otherwise.
 
     Args:
         recognizer: a network with its preprocessing, or a name for `load_recognizer`.
@@ -90,6 +92,8 @@ def evaluate(
         found = replace(found, transform=replace(found.transform, views=views))
     names = found.labels
     videos = data if isinstance(data, VideoList) else read_list(data, num_classes=len(names), class_names=names)
+    if any(label >= len(names) for video in videos.videos for label in video.labels):
+        raise ListError(f"{videos.source} has labels that the network's {len(names)} classes lack")
     if not any(video.path.exists() for video in videos.videos):
         raise ListError(
             f"{videos.source}: none of its {len(videos.videos)} videos exists, as {videos.videos[0].path}; "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,12 +32,13 @@ class Journal:
             run: what makes results of one run fit another, as JSON; see `read`.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or another process is at it.
         """
         self._path = path
         self._synced = time.monotonic()
         try:
             self._stream: IO[bytes] = open(path, "ab")  # noqa: SIM115 - closed by __exit__
+            _lock(self._stream, path)
             whole = _whole_bytes(path)
             self._stream.truncate(whole)
             if not whole:
@@ -97,6 +99,19 @@ def read(path: Path, run: Mapping[str, Any]) -> list[Line]:
             "(overwrite=True) to give it up"
         )
     return lines[1:]
+
+
+def _lock(stream: IO[bytes], path: Path) -> None:
+    """Keep other processes out until ``stream`` is closed, or its process gone, however it ended."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise OutputError(f"another process is writing {path}: wait for it, or give another --out (out=)") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[Line, int]]:

@@ -152,10 +152,9 @@ def scan_list(
     if template is not None:
         _check_template(template)
     names = None if class_names is None else tuple(class_names)
+    if form is not None and path.exists() and path.is_dir() != (form == "folders"):
+        raise ListError(f"{path} {'is a' if path.is_dir() else 'is no'} folder: its form cannot be {form!r}")
     if path.is_dir():
-        from_folders = form in (None, "folders")
-        if not from_folders:
-            raise ListError(f"{path} is a folder: the form {form} is that of a text file")
         reader = _Reader(path, path, multi_label, num_classes, names)
         names = names if names is not None else tuple(folder.name for folder in class_folders(path))
         rows, form = reader.read_folders(), "folders"
