@@ -42,7 +42,7 @@ def write_series(folder: Path, count: int, template: str = "img_{:05}.png", *, f
         ("a 3 7\nb 12 0\n", {}, [("a", 3, (7,)), ("b", 12, (0,))]),
         ("run 2 3\n", {"form": "video"}, [("run 2", None, (3,))]),
         ("a.mp4 3 7\nb.mp4 1\n", {"multi_label": True}, [("a.mp4", None, (3, 7)), ("b.mp4", None, (1,))]),
-        ("a 30 3 7\nb 9 1", {"multi_label": True, "form": "frames"}, [("a", 30, (3, 7)), ("b", 9, (1,))]),
+        ("a c 30 3 7\nb 9 1", {"multi_label": True, "form": "frames"}, [("a c", 30, (3, 7)), ("b", 9, (1,))]),
     ],
 )
 def test_text_lists(
@@ -65,6 +65,7 @@ def test_the_kinetics_list_finds_videos_by_their_id(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "frames").mkdir()
+    (tmp_path / "frames.mp4").touch()  # a path that exists is meant before a file of that id
     text = "0wR5jVB-WPk 300 0\n-1IlTIWPNs4 250 399\nframes 10 1\ngone 10 2\n"
     assert listed(tmp_path / "val.txt", text) == [
         ("abseiling/0wR5jVB-WPk_000417_000427.mp4", 300, (0,)),

@@ -70,10 +70,10 @@ def counted(recognizer: Recognizer, stop_at: int | None = None) -> Iterator[list
         handle.remove()
 
 
-def interrupt(recognizer: Recognizer, data: Path, out: Path, *, after: int) -> None:
+def interrupt(recognizer: Recognizer, data: Path, out: Path, *, after: int, strict: bool = False) -> None:
     """Evaluate so many videos, no more."""
     with counted(recognizer, stop_at=after), pytest.raises(KeyboardInterrupt):
-        evaluate(recognizer, data, out=out)
+        evaluate(recognizer, data, out=out, strict=strict)
 
 
 def names(folder: Path) -> list[str]:
@@ -248,6 +248,20 @@ def test_a_strict_attempt_tries_again_what_an_earlier_one_could_not_decode(
     assert len(videos) == 2
 
 
+def test_what_was_decoded_counts_whatever_journal_says_that_it_could_not_be(
+    recognizer: Recognizer, clips: Path, tmp_path: Path
+) -> None:
+    path, out, journal = tmp_path / "list.txt", tmp_path / "result.json", tmp_path / "result.json.journal"
+    path.write_text(f"{tmp_path}/late.mp4 1\n{clips}/2000000.mp4 0\n{clips}/2000002.mp4 2\n")
+    interrupt(recognizer, path, out, after=1)
+    journal.rename(tmp_path / "result.json.journal.1")
+    (tmp_path / "late.mp4").write_bytes((clips / "2000001.mp4").read_bytes())
+    interrupt(recognizer, path, out, after=1, strict=True)
+    with counted(recognizer) as videos:
+        assert evaluate(recognizer, path, out=out).num_failed == 0
+    assert len(videos) == 1
+
+
 def test_labels_of_more_classes_than_the_network_has(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"{clips}/2000000.mp4 0\n{clips}/2000001.mp4 8\n")
@@ -388,6 +402,7 @@ class Threads:
     def __init__(self, size: int) -> None:
         self.size, self.here = size, threading.local()
         self.barrier, self.values = threading.Barrier(size, timeout=60), [None] * size
+        self.num_sent = 0
 
     @contextmanager
     def joined(self) -> Iterator[Ranks]:
@@ -417,6 +432,8 @@ class _Thread(Ranks):
         threads = self.threads  # type: ignore[attr-defined]
         threads.values[self.rank] = value
         threads.barrier.wait()
+        if self.rank == 0:
+            threads.num_sent += sum(len(value) for value in threads.values if isinstance(value, dict))
         values = list(threads.values)
         threads.barrier.wait()
         return values
@@ -451,6 +468,7 @@ def test_another_number_of_processes_may_go_on(
     with counted(recognizer) as videos:
         threads.run(recognizer, clips / "list.txt", out=out)
     assert len(videos) == NUM_VIDEOS - 4
+    assert threads.num_sent == NUM_VIDEOS  # the scores of each video once, though all of them read the journal
     assert out.read_bytes() == one.read_bytes()
     assert names(tmp_path) == ["one.json", "result.json"]
 
