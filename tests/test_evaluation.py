@@ -25,8 +25,9 @@ from videozoo import evaluation, metrics
 from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, ListError, OutputError, VideoError
-from videozoo.evaluation import evaluate, with_protocol
+from videozoo.evaluation import evaluate
 from videozoo.predict import Recognizer, load_recognizer
+from videozoo.protocols import with_protocol
 from videozoo.ranks import Ranks
 from videozoo.synthetic import MOTIONS, draw_clip, motion_of
 from videozoo.video.dataset import read_list
@@ -171,6 +172,21 @@ def test_lists_of_frame_folders(recognizer: Recognizer, tmp_path: Path) -> None:
         assert [failure.reason for failure in result.failures] == [
             f"{tmp_path / 'b'} holds 16 frames, not the 17 that were announced"
         ]
+
+
+def test_nameless_classes_are_those_of_the_folders_in_order(
+    recognizer: Recognizer, clips: Path, tmp_path: Path
+) -> None:
+    nameless = replace(recognizer, labels=tuple(f"class {number}" for number in range(8)))
+    for number in range(8):
+        (tmp_path / f"group {number}").mkdir()
+        (tmp_path / f"group {number}" / "a.mp4").write_bytes((clips / f"{2_000_000 + number}.mp4").read_bytes())
+    result = evaluate(nameless, tmp_path, scores=True)
+    assert result.videos is not None
+    assert [video.labels for video in result.videos] == [(number,) for number in range(8)]
+    (tmp_path / "group 8").mkdir()
+    with pytest.raises(ListError, match="has 9 class folders, the network 8 classes without names"):
+        evaluate(nameless, tmp_path)
 
 
 # Protocols

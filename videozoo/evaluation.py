@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videozoo import registry
-from videozoo.errors import InvalidArgument, ListError, UnknownWeights, VideoError
+from videozoo.errors import ListError, UnknownWeights, VideoError
 from videozoo.evaluation_result import (
     TOPK,
     EvaluationResult,
@@ -33,14 +33,13 @@ from videozoo.evaluation_result import (
 from videozoo.files import place, refuse_unfit
 from videozoo.journal import Journal, read
 from videozoo.layers.video_model import VideoModel
-from videozoo.manifest import Average, Crop, Entry
+from videozoo.manifest import Average, Entry
 from videozoo.metrics import top_k_accuracy
-from videozoo.predict import Prediction, Recognizer, create_transform, load_recognizer
+from videozoo.predict import Prediction, Recognizer, load_recognizer, numbered_classes
+from videozoo.protocols import with_protocol
 from videozoo.ranks import Ranks, joined
-from videozoo.video.dataset import ListedVideo, Problem, StrPath, VideoList, read_list
+from videozoo.video.dataset import Form, ListedVideo, Problem, StrPath, VideoList, read_list
 from videozoo.video.listed import listed_video
-
-_CROPS: dict[int, Crop] = {1: "center", 3: "three", 10: "ten"}
 
 
 def evaluate(
@@ -91,7 +90,7 @@ def evaluate(
         views = replace(found.transform.views, average_clips=average_clips)
         found = replace(found, transform=replace(found.transform, views=views))
     names = found.labels
-    videos = data if isinstance(data, VideoList) else read_list(data, num_classes=len(names), class_names=names)
+    videos = data if isinstance(data, VideoList) else read_list_for(found, data)
     if any(label >= len(names) for video in videos.videos for label in video.labels):
         raise ListError(f"{videos.source} has labels that the network's {len(names)} classes lack")
     if not any(video.path.exists() for video in videos.videos):
@@ -109,33 +108,34 @@ def evaluate(
     return result
 
 
-def with_protocol(recognizer: Recognizer, protocol: str) -> Recognizer:
-    """The same recognizer with other views.
+def read_list_for(
+    recognizer: Recognizer,
+    source: StrPath,
+    *,
+    root: StrPath | None = None,
+    form: Form | None = None,
+    multi_label: bool = False,
+    template: str | None = None,
+) -> VideoList:
+    """`read_list` with the classes of a recognizer.
 
-    Args:
-        recognizer: whose network, resize and normalisation are kept.
-        protocol: ``"row"``, the test protocol of the weights; ``"center"``, one view; or ``"CLIPSxCROPS"`` such as
-            ``"10x3"``, the row's with so many clips and 1, 3 or 10 crops. A clip of a network that sees segments is one
-            pass over the video, of which there are 1 or 2.
+    Where its classes have no names, those of class folders are taken in the order of the folders' names.
 
     Raises:
-        InvalidArgument: another protocol, or one that the network cannot have.
+        ListError: as `read_list`, or there are not as many class folders as nameless classes.
     """
-    transform = recognizer.transform
-    if protocol in ("row", "center"):
-        mode: Literal["full", "center"] = "full" if protocol == "row" else "center"
-        return replace(recognizer, transform=create_transform(recognizer.model, mode, exact=transform.exact))
-    clips, _, crops = protocol.partition("x")
-    if not (clips.isdigit() and crops.isdigit() and int(clips) > 0 and int(crops) in _CROPS):
-        raise InvalidArgument(f"protocol {protocol!r}: give row, center, or CLIPSxCROPS with 1, 3 or 10 crops, as 10x3")
-    row = create_transform(recognizer.model, exact=transform.exact)
-    if row.views.sampling == "clips":
-        views = replace(row.views, num_clips=int(clips), twice_sample=False, crop=_CROPS[int(crops)])
-    elif int(clips) <= 2:
-        views = replace(row.views, twice_sample=clips == "2", crop=_CROPS[int(crops)])
-    else:
-        raise InvalidArgument(f"protocol {protocol!r}: a network that sees segments takes 1 or 2 passes over the video")
-    return replace(recognizer, transform=replace(row, views=views))
+    names, num_classes = recognizer.labels, len(recognizer.labels)
+    nameless = names == numbered_classes(num_classes)
+    videos = read_list(
+        source, root=root, form=form, multi_label=multi_label, template=template,
+        num_classes=num_classes, class_names=None if nameless else names,
+    )  # fmt: skip
+    if nameless and videos.class_names is not None and len(videos.class_names) != num_classes:
+        raise ListError(
+            f"{source} has {len(videos.class_names)} class folders, the network {num_classes} classes without names: "
+            "--labels (class_names= of load_recognizer) says which is which"
+        )
+    return videos
 
 
 @dataclass(frozen=True)

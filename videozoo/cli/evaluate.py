@@ -72,16 +72,14 @@ def run(options: argparse.Namespace) -> int:
             registry.resolve_weights(architecture, options.pretrained or tag or True)
     if not options.data.exists():
         raise ListError(f"no list at {options.data}: there is no such file or folder")
-    from videozoo.evaluation import evaluate
+    from videozoo.evaluation import evaluate, read_list_for
     from videozoo.inference import reuse_heap
-    from videozoo.video.dataset import read_list
 
     reuse_heap()
     recognizer = _recognizer(options)
-    names = recognizer.labels
-    videos = read_list(
-        options.data, root=options.root, form=options.form, multi_label=options.multi_label,
-        template=options.template, num_classes=len(names), class_names=names,
+    videos = read_list_for(
+        recognizer, options.data, root=options.root, form=options.form, multi_label=options.multi_label,
+        template=options.template,
     )  # fmt: skip
     result = evaluate(
         recognizer, videos, protocol=options.protocol,
