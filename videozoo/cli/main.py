@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from videozoo.cli import (
+    benchmark,
     cache,
     convert,
     data,
@@ -44,8 +45,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"videozoo {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (
-        zoo_list, info, fetch, import_, cache, mirror, verify, predict, convert, push, train, data, evaluate, demo,
-    ):  # fmt: skip
+        *(zoo_list, info, fetch, import_, cache, mirror, verify),
+        *(predict, convert, push, train, data, evaluate, benchmark, demo),
+    ):
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
