@@ -18,7 +18,7 @@ from videozoo import cache, lockfile, registry
 from videozoo.cache import planning
 from videozoo.cache.contents import contents
 from videozoo.cache.places import Kind, layout
-from videozoo.errors import FetchError, InvalidArgument, OutputError
+from videozoo.errors import DigestMismatch, FetchError, InvalidArgument, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
 from videozoo.importing import convert_into_cache
 from videozoo.lockfile import Locked, LockedConversion
@@ -86,6 +86,7 @@ def mirror(folder: Path, entry: Entry, *, progress: bool = True, trust_first_use
 
     Raises:
         FetchError: the row cannot be had; as `cache.fetch`.
+        DigestMismatch: the converted file of the cache is not what its record and the lock say.
         CheckpointError: the original cannot be converted.
         OutputError: the folder, or the cache, cannot be written.
     """
@@ -134,7 +135,14 @@ def _mirror_converted(
             source = convert_into_cache(entry, original, sha256)
         if source is None:
             raise OutputError(f"{entry.name}: its conversion left the cache meanwhile; run this again")
-        known = LockedConversion(sha256_file(source), source.stat().st_size, lockfile.CONVERTER)
+        found = LockedConversion(sha256_file(source), source.stat().st_size, lockfile.CONVERTER)
+        problem = planning.converted_problem(entry)  # in full: the mirror's lock is going to vouch for these bytes
+        if problem is not None or (known is not None and known != found):
+            raise DigestMismatch(
+                f"{entry.name}: {source} is not published: {problem or 'the lock has another digest'}; "
+                f"remove it with `videozoo cache clean {entry.name}`"
+            )
+        known = found
         if planning.look(target, known).problem is not None:
             _copy(source, target, known.sha256)
             written.append(name)
