@@ -20,9 +20,10 @@ Environment: ``VIDEOZOO_HOME``, ``VIDEOZOO_LOCK``, ``VIDEOZOO_WEIGHTS_DIR``, ``V
 and ``HF_HUB_OFFLINE``.
 """
 
+from videozoo.cache.guards import guard
 from videozoo.cache.places import home, lock_path, weights_dirs
 from videozoo.cache.planning import Plan, known_conversion, plan, remote_addresses
-from videozoo.cache.storing import converted, fetch, guard, obtain, record_first_use, store_converted
+from videozoo.cache.storing import converted, fetch, obtain, record_first_use, store_converted
 
 __all__ = [
     "Plan",

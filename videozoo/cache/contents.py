@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 from videozoo.cache import places, planning
-from videozoo.cache.storing import guard, is_guarded
+from videozoo.cache.guards import guard, is_guarded, lock_guard
+from videozoo.cache.storing import DAMAGED, OUTDATED
 from videozoo.download import PART
 from videozoo.errors import InvalidArgument, OutputError, VideoZooError
 from videozoo.files import TEMPORARY_PREFIX
 from videozoo.manifest import Entry, load
 
 CachedKind = Literal[
-    "original", "converted", "record", "partial", "temporary", "damaged", "lock file", "guard", "unknown"
+    "original", "converted", "record", "partial", "temporary", "damaged", "outdated", "lock file", "guard", "unknown"
 ]
-DAMAGED = ".damaged"
-"""How the name of a file ends that was set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,8 @@ def _look(path: Path, hashed: bool) -> CachedFile:
         return CachedFile(path, row, "unknown", size, None, None)
     if kind == "converted":
         problem = planning.converted_problem(entry, hashed=hashed)
+        if problem == planning.OUTDATED:
+            return CachedFile(path, row, "outdated", size, None, problem)
         return CachedFile(path, row, kind, size, "sha256" if places.record_of(path).exists() else "none", problem)
     digest, problem = _original(entry, path, size, hashed)
     return CachedFile(path, row, kind, size, digest, problem)
@@ -82,6 +83,8 @@ def _kind(path: Path) -> tuple[CachedKind, str | None]:
         return "temporary", row
     if path.name.endswith(DAMAGED):
         return "damaged", row
+    if path.name.endswith(OUTDATED):
+        return "outdated", row
     if row is not None and path.name.endswith((PART, f"{PART}.json")):
         return "partial", row
     if row is not None and folder == "converted":
@@ -139,8 +142,8 @@ def _is_stale(file: CachedFile, patterns: Sequence[str], partial: bool) -> bool:
         return True
     if file.kind == "record":
         return not os.path.lexists(file.path.with_suffix(""))
-    outdated = file.kind == "converted" and file.problem is not None
-    return outdated or file.kind in ("damaged", "temporary") or (partial and file.kind == "partial")
+    useless = file.kind == "converted" and file.problem is not None
+    return useless or file.kind in ("damaged", "outdated", "temporary") or (partial and file.kind == "partial")
 
 
 def remove(file: CachedFile) -> None:
@@ -150,8 +153,8 @@ def remove(file: CachedFile) -> None:
         OutputError: the cache cannot be written.
     """
     try:
-        with guard(file.row or "videozoo"):
-            if file.kind == "converted":
+        with guard(file.row) if file.row is not None else lock_guard(places.own_lock()):
+            if file.path.suffix == ".safetensors" and file.kind in ("converted", "outdated"):
                 places.record_of(file.path).unlink(missing_ok=True)
             file.path.unlink(missing_ok=True)
             with suppress(OSError):  # only an empty folder goes

@@ -43,7 +43,12 @@ def home() -> Path:
 
 def lock_path() -> Path:
     """The lock file that is obeyed now: the one that was named, or the cache's own."""
-    return lockfile.chosen() or home() / "videozoo.lock"
+    return lockfile.chosen() or own_lock()
+
+
+def own_lock() -> Path:
+    """The cache's own lock file."""
+    return home() / "videozoo.lock"
 
 
 def weights_dirs() -> tuple[Path, ...]:

@@ -13,16 +13,14 @@ the record as well. So the whole file is read again
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from videozoo import lockfile
-from videozoo.cache import places
+from videozoo.cache import records
 from videozoo.errors import OutputError
-from videozoo.files import place
 
 SETTLED_NS = 2_000_000_000
 """A younger change may share its time, of which some file systems keep even seconds, with a later one."""
@@ -47,11 +45,12 @@ def is_untouched(path: Path) -> bool:
     """Whether a converted file is as it was when it was last hashed, and that may be relied on."""
     if lockfile.chosen() is not None:
         return False
+    record = records.read(path)
     try:
-        record, now = json.loads(places.record_of(path).read_text(encoding="utf-8")), state(path)
-    except (OSError, ValueError):
+        now = state(path)
+    except OSError:
         return False
-    return now is not None and isinstance(record, dict) and record.get(_KEY) == now
+    return now is not None and record is not None and record.get(_KEY) == now
 
 
 def remember(path: Path, before: dict[str, int] | None) -> None:
@@ -59,13 +58,8 @@ def remember(path: Path, before: dict[str, int] | None) -> None:
 
     The caller holds the row's guard, so that the record is that of this file.
     """
-    with suppress(OSError, ValueError, OutputError):  # where the cache cannot be written, every use hashes
-        record = json.loads(places.record_of(path).read_text(encoding="utf-8"))
-        if before is None or before != state(path) or record.get(_KEY) == before:
+    with suppress(OSError, OutputError, RecursionError):  # where the cache cannot be written, every use hashes
+        record = records.read(path)
+        if record is None or before is None or before != state(path) or record.get(_KEY) == before:
             return
-        text = json.dumps(record | {_KEY: before}, indent=2) + "\n"
-        place(places.record_of(path), lambda file: _write(file, text), overwrite=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        records.write(path, record | {_KEY: before})
