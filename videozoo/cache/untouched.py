@@ -1,12 +1,18 @@
 """Which converted files need not be hashed again: those that nobody touched since they were, as the system saw it.
 
 A file that was read whole and found right leaves size, inode, device and both times of the last change in its record.
-The time of change, unlike that of modification, cannot be set by a program, so that an unchanged one says: nothing was
-written into this file through the file system. That costs microseconds, against 60 to 100 ms for 120 MB. What it does
-not see: a disk that decays, somebody who writes past the file system, and somebody who may write the cache and forges
-the record as well. So the whole file is read again
+The time of change, unlike that of modification, cannot be set by a program: an unchanged one says that no program has
+called write() on this file since. That costs microseconds, against 60 to 100 ms for 120 MB. It proves nothing about
 
-- by ``videozoo cache verify``,
+- writes through a shared memory map: the time changes when a page is first dirtied, not at the later writes into it;
+- a file server whose clock lags behind ours: a file that has just changed looks settled, and a later change can get the
+  same time;
+- a disk that decays, and whoever writes past the file system, or sets the system's clock back;
+- whoever may write the cache, and forges the record as well.
+
+It is for accidents, not against attacks. The whole file is read again
+
+- by ``videozoo cache verify``, ``videozoo verify`` and ``videozoo mirror``,
 - at every use where a lock file was named, whose digests are to hold against the cache, too,
 - at every use on Windows, which keeps no time of change, and in a cache that cannot be written.
 """
