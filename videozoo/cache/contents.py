@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from videozoo import registry
 from videozoo.cache import places, planning
 from videozoo.cache.guards import guard, is_guarded, lock_guard
 from videozoo.cache.storing import DAMAGED, OUTDATED
@@ -44,14 +45,25 @@ def contents(*, hashed: bool = False) -> list[CachedFile]:
 
     Raises:
         InvalidArgument: the lock file cannot be read.
+        OutputError: ``VIDEOZOO_HOME`` is a file.
     """
     found = []
-    for folder, _, names in os.walk(places.home()):
-        for name in names:
-            path = Path(folder) / name
-            with suppress(FileNotFoundError):  # another process has just finished with it
-                found.append(_look(path, hashed))
+    for path in _paths(places.home()):
+        with suppress(FileNotFoundError):  # another process has just finished with it
+            found.append(_look(path, hashed))
     return sorted(found, key=lambda file: file.path)
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    """Every file below; of links to folders, those are followed that the cache itself looks into, the others named."""
+    for parent, folders, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names)
+        for link in (Path(parent) / name for name in folders if os.path.islink(Path(parent) / name)):
+            depth = link.relative_to(places.home()).parts
+            if depth[0] in ("originals", "converted", "locks") and len(depth) <= (2 if depth[0] == "originals" else 1):
+                yield from _paths(link)
+            else:
+                yield link
 
 
 def _look(path: Path, hashed: bool) -> CachedFile:
@@ -125,10 +137,24 @@ def stale(patterns: Sequence[str] = (), *, partial: bool = False) -> list[Cached
     Args:
         patterns: all files of the rows that match these wildcards, too.
         partial: downloads that can be taken up again, too.
+
+    Raises:
+        UnknownWeights: a pattern that means no row, neither of the manifest nor of the cache.
+        InvalidArgument, OutputError: as `contents`.
     """
     files = contents()  # before any guard is looked at: what a process begins later is not in this list
+    patterns = _patterns(patterns, {file.row for file in files if file.row is not None})
     busy = {file.path.stem for file in files if file.kind == "guard" and is_guarded(file.path.stem)}
     return [file for file in files if not _in_use(file, busy) and _is_stale(file, patterns, partial)]
+
+
+def _patterns(patterns: Sequence[str], cached: set[str]) -> list[str]:
+    """The same; one that matches nothing is a name, such as an architecture for its default row, or a mistake."""
+    rows = cached | {entry.name for entry in load().entries}
+    return [
+        pattern if any(fnmatchcase(row, pattern) for row in rows) else registry.get_weights(pattern).name
+        for pattern in patterns
+    ]
 
 
 def _in_use(file: CachedFile, busy: set[str]) -> bool:

@@ -20,7 +20,7 @@ from videozoo.lockfile import CONVERTER, Locked, LockedConversion
 from videozoo.manifest import Entry, File, load
 
 MAX_FILES_HASHED = 32
-"""A folder with more files than this is searched by name alone."""
+"""A folder of the user's with more files than this is searched by name alone: each one would have to be hashed."""
 OUTDATED = "it was made from another file or by another release"
 """The `converted_problem` of a file that was not damaged: the next conversion takes its place."""
 EXTENSIONS = {"original": frozenset({".pth", ".pt", ".pkl", ".pdparams"}), "converted": frozenset({".safetensors"})}
@@ -84,7 +84,7 @@ def _plan(
         if not original_only and (path := _converted_in(folder, entry, conversion, refused)) is not None:
             return Plan("converted", path, refused=tuple(refused))
         for candidate, named in _candidates(folder, entry, "original", file.sha256 or file.sha256_prefix):
-            found = look(candidate, file)
+            found = look(candidate, file, by_name=named and trust_first_use)
             if found.problem is None:
                 return Plan("original", candidate, refused=tuple(refused), sha256=found.sha256)
             if named:
@@ -154,7 +154,8 @@ def require_digest(entry: Entry, file: File, trust_first_use: bool) -> str | Non
     if digest is None and not trust_first_use:
         raise NoSource(
             f"{entry.name}: no digest of {file.name} is known, so nothing can be verified; "
-            f"`videozoo fetch {entry.name} --trust-first-use` takes what its source sends and locks it, "
+            f"`videozoo fetch {entry.name} --trust-first-use` takes a file of this name from a folder of "
+            "VIDEOZOO_WEIGHTS_DIR, else what its source sends, and locks it, "
             f"`videozoo import FILE --as {entry.name}` a file that you have; or pass one as checkpoint_path="
         )
     return digest
@@ -255,10 +256,16 @@ class Look:
     """Why it is not the wanted file; None when its digest says that it is."""
 
 
-def look(path: Path, wanted: File | LockedConversion) -> Look:
-    """Compare a file's size, then its digest, with what is known of the wanted one."""
+def look(path: Path, wanted: File | LockedConversion, *, by_name: bool = False) -> Look:
+    """Compare a file's size, then its digest, with what is known of the wanted one.
+
+    Args:
+        path: the file.
+        wanted: what is known.
+        by_name: whether the user said that its name is enough where no digest is known.
+    """
     expected = wanted.sha256 or (wanted.sha256_prefix if isinstance(wanted, File) else None)
-    if expected is None:
+    if expected is None and not by_name:
         return Look(None, "no digest is known")
     try:
         size = path.stat().st_size
@@ -267,7 +274,7 @@ def look(path: Path, wanted: File | LockedConversion) -> Look:
         found = sha256_file(path)
     except OSError as error:
         return Look(None, f"it cannot be read: {error.strerror or error}")
-    return Look(found, digest_problem(found, expected))
+    return Look(found, None if expected is None else digest_problem(found, expected))
 
 
 def look_at_cached(entry: Entry, file: File) -> Look:
