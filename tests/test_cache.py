@@ -23,7 +23,7 @@ from http_server import Reply, Server, running
 from videozoo import cache, lockfile
 from videozoo.cache import places, planning, records, untouched
 from videozoo.download import limits
-from videozoo.errors import DigestMismatch, FetchError, NoSource, OutputError, VideoZooError
+from videozoo.errors import DigestMismatch, FetchError, InvalidArgument, NoSource, OutputError, VideoZooError
 from videozoo.files import place, sha256_file
 from videozoo.manifest import Entry, Figures, File, Input, License, Manifest, Protocol, Source, Views
 
@@ -845,3 +845,41 @@ def test_place_respects_the_umask(umask: int, tmp_path: Path) -> None:
     finally:
         os.umask(former)
     assert stat.S_IMODE((tmp_path / "out.bin").stat().st_mode) == 0o666 & ~umask
+
+
+# What the user sets
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ftp://host/zoo", "host/zoo", "/srv/zoo", "https://", "https://[::1", "hf-hub:", "hf-hub:a/b/c", "hf-hub:a/..",
+        "hf-hub:a/b@", "hf-hub:a/b@../c", "https://host/\x1b[2J", "htp://me:secret@host",
+    ],
+)  # fmt: skip
+def test_a_mirror_that_is_none_is_one_line(place: str, monkeypatch: pytest.MonkeyPatch, no_socket: None) -> None:
+    monkeypatch.setenv("VIDEOZOO_MIRROR", f"https://host.invalid/fine {place}")
+    with pytest.raises(InvalidArgument) as error:
+        cache.obtain(row("https://host.invalid/f"))
+    assert one_line(error).isprintable() and "secret" not in one_line(error)
+
+
+def test_a_branch_with_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEOZOO_MIRROR", "hf-hub:lab/zoo@refs/pr/1")
+    assert places.addresses(row())[1].url.startswith("https://huggingface.co/lab/zoo/resolve/refs%2Fpr%2F1/originals/")
+
+
+@pytest.mark.parametrize("name", [NAME, f"originals/net.k400/{NAME}"])
+def test_a_file_without_a_digest_is_taken_by_name_where_the_user_says_so(
+    name: str, folder: Path, no_socket: None
+) -> None:
+    entry = row("https://host.invalid/f", sha256_prefix=None)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(BODY)
+    (folder / "a.pth").write_bytes(OTHER)
+    with pytest.raises(NoSource, match="trust-first-use` takes a file of this name from a folder of VIDEOZOO_WEIGHTS"):
+        cache.fetch(entry)
+    assert cache.fetch(entry, trust_first_use=True) == folder / name
+    assert lockfile.read(cache.lock_path())[entry.name] == lockfile.Locked(DIGEST, len(BODY), str(folder / name))
+    (folder / name).rename(folder / "renamed.pth")
+    assert cache.fetch(entry) == folder / "renamed.pth"  # by the digest that is locked now

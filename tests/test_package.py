@@ -29,7 +29,7 @@ PACKAGE = ROOT / "videozoo"
 # Every module or package of videozoo; a module imports strictly lower layers, and siblings of its own package.
 LAYERS = {
     "errors": 0,
-    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1,
+    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1, "terminal": 1,
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from videozoo.cache.contents import CachedFile, contents, remove, stale
 from videozoo.cache.places import home
 from videozoo.errors import DigestMismatch
+from videozoo.terminal import printable
 
 NAME = "cache"
 HELP = "List, verify or clean the files of the cache."
@@ -55,14 +56,15 @@ def _list(options: argparse.Namespace) -> int:
 def _cells(file: CachedFile) -> tuple[str, str, str, str, str]:
     name = file.path.relative_to(home()).as_posix()
     problem = f" ({file.problem})" if file.problem else ""
-    return file.kind, file.row or "-", f"{file.size_bytes:,}", file.digest or "-", f"{name}{problem}"
+    row = printable(file.row or "-")
+    return file.kind, row, f"{file.size_bytes:,}", file.digest or "-", printable(f"{name}{problem}")
 
 
 def _verify(options: argparse.Namespace) -> int:
     files = [file for file in contents(hashed=True) if file.digest is not None]
     damaged = [file for file in files if file.problem is not None]
     for file in damaged:
-        print(f"videozoo: error: {file.path}: {file.problem}", file=sys.stderr)
+        print(printable(f"videozoo: error: {file.path}: {file.problem}"), file=sys.stderr)
     if options.json:
         _print_json(files)
     else:
@@ -76,7 +78,8 @@ def _clean(options: argparse.Namespace) -> int:
         if not options.dry_run:
             remove(file)
         if not options.json:
-            print(f"{'would remove' if options.dry_run else 'removed'}  {file.size_bytes:>13,} bytes  {file.path}")
+            done = "would remove" if options.dry_run else "removed"
+            print(printable(f"{done}  {file.size_bytes:>13,} bytes  {file.path}"))
     if options.json:
         _print_json(files)
     else:

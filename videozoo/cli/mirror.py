@@ -10,6 +10,7 @@ from pathlib import Path
 
 from videozoo import lockfile
 from videozoo.errors import VideoZooError
+from videozoo.terminal import printable
 
 NAME = "mirror"
 HELP = "Write a folder that any web server, or a Hugging Face repository, can serve as VIDEOZOO_MIRROR."
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 done = mirror(options.folder, entry, trust_first_use=options.trust_first_use)
             except VideoZooError as error:
-                print(f"videozoo: error: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(printable(f"videozoo: error: {str(error).splitlines()[0]}"), file=sys.stderr)
                 answers.append({"weights": entry.name, "error": {"type": type(error).__name__, "message": str(error)}})
                 status = error.exit_status
                 continue
@@ -53,5 +54,5 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(answers, indent=2))
     else:
         failed = sum("error" in answer for answer in answers)
-        print(f"{len(answers) - failed} of {len(answers)} weights in {options.folder}")
+        print(f"{len(answers) - failed} of {len(answers)} weights in {printable(options.folder)}")
     return status
