@@ -104,7 +104,14 @@ def test_a_conversion_of_another_original_than_the_locked_one(tmp_path: Path) ->
     ["", "{", "[]", "{}", '{"version": 2, "weights": {}}', '{"version": 1, "weights": []}', "\xff"]
     + [
         json.dumps({"version": 1, "weights": {"n": {"sha256": DIGEST, "size_bytes": 1, "source": "s"} | change}})
-        for change in ({"sha256": "abc"}, {"size_bytes": -1}, {"size_bytes": True}, {"source": None}, {"more": 1}, {"\x1b[2J": 1})
+        for change in (
+            {"sha256": "abc"},
+            {"size_bytes": -1},
+            {"size_bytes": True},
+            {"source": None},
+            {"more": 1},
+            {"\x1b[2J": 1},
+        )
     ],
 )
 def test_a_damaged_lock_is_an_error(text: str, tmp_path: Path) -> None:
@@ -179,13 +186,12 @@ for number in range(20):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked there")
-@pytest.mark.parametrize("writable", [True, False])
-def test_processes_with_caches_of_their_own_share_a_lock(writable: bool, tmp_path: Path) -> None:
+def test_processes_with_caches_of_their_own_share_a_lock(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "file").touch()
     processes = []
     for number in range(4):
-        home = tmp_path / (f"home{number}" if writable else "file") / "home"
+        home = tmp_path / (f"home{number}" if number else "file") / "home"  # the first one cannot be written
         names = {"VIDEOZOO_HOME": str(home), "VIDEOZOO_LOCK": str(tmp_path / "project" / "videozoo.lock")}
         processes.append(
             subprocess.Popen(

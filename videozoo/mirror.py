@@ -17,6 +17,7 @@ from pathlib import Path
 from videozoo import cache, lockfile, registry
 from videozoo.cache import planning
 from videozoo.cache.contents import contents
+from videozoo.cache.guards import lock_guard
 from videozoo.cache.places import Kind, layout
 from videozoo.errors import DigestMismatch, FetchError, InvalidArgument, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
@@ -99,8 +100,12 @@ def mirror(folder: Path, entry: Entry, *, progress: bool = True, trust_first_use
         line = Locked(sha256_file(original), original.stat().st_size, "")
     conversion = _mirror_converted(folder, entry, original, line.sha256, written, kept)
     line = replace(line, source=_public_source(entry), converted=conversion)
-    if lockfile.read(folder / LOCK).get(entry.name) != line:
-        lockfile.put(folder / LOCK, entry.name, line)
+    try:
+        with lock_guard(folder / LOCK):  # somebody may have named it as the lock of their runs
+            if lockfile.read(folder / LOCK).get(entry.name) != line:
+                lockfile.put(folder / LOCK, entry.name, line)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     return Mirrored(entry.name, tuple(written), tuple(kept))
 
 
