@@ -84,3 +84,20 @@ class OutputError(VideoZooError):
     """An output that exists already or cannot be written."""
 
     exit_status = 6
+
+
+def printable(text: object) -> str:
+    r"""``text`` on one line, whatever a file or a file system has put into it.
+
+    What cannot be printed as it is (control and formatting characters, undecodable bytes) is escaped as in a Python
+    string; all else stays as it is.
+
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def first_line(error: VideoZooError) -> str:
+    """The line of a message that says it all; the lines of a report behind it are indented by two."""
+    return printable(str(error).partition("\n  ")[0])
