@@ -26,6 +26,13 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 
+class _OneLine(logging.Formatter):
+    """Warnings name files, too."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
+        return printable(super().formatMessage(record))
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM came; whatever cleans up after an interrupt does so now, too."""
 
@@ -64,7 +71,9 @@ def _answer(options: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name outside the terminal's encoding is no error
-    logging.basicConfig(format="videozoo: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("videozoo: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("urllib3").setLevel(
         logging.ERROR
     )  # every retry in three lines; the error at the end says it in one
