@@ -23,7 +23,7 @@ from videozoo.synthetic import MOTIONS
 
 ForeignFile = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ["list", "info", "predict", "convert", "train", "demo"]
+COMMANDS = ["list", "info", "predict", "convert", "train", "benchmark", "demo"]
 
 
 @pytest.fixture(autouse=True)
@@ -507,7 +507,7 @@ def test_help_names_the_exit_statuses(arguments: list[str], capsys: Capture) -> 
     assert all(f" {status} " in out or f"{status} " in out for status in statuses)
     assert "130 interrupted" in out
     if arguments == ["--help"]:
-        assert all(f"    {command} " in out for command in COMMANDS)
+        assert {line.split()[0] for line in out.splitlines() if line.startswith("    ")} >= set(COMMANDS)
 
 
 def test_no_command_shares_a_name() -> None:

@@ -13,15 +13,16 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from videozoo import cache, convert_checkpoint, create_model, lockfile
+from videozoo import cache, conversion, convert_checkpoint, create_model, lockfile
 from videozoo.cli.main import run_convert
 from videozoo.errors import (
     CheckpointError,
@@ -111,6 +112,66 @@ def test_another_file_than_the_recorded_one_converts_with_a_warning(
     saved(source, {name: 2 * tensor for name, tensor in state_of(source).items()})
     assert convert_checkpoint(source, tmp_path / "2").recorded_as is None
     assert "is not the file of test_tsn.motion8" in caplog.text
+
+
+@pytest.mark.parametrize("claim", ["86d33018" + 56 * "0", "86d33018", "nonsense", ""])
+def test_what_a_file_says_of_its_source_proves_nothing(claim: str, tmp_path: Path) -> None:
+    source = tmp_path / "forged.safetensors"
+    claims = {"videozoo.architecture": "ircsn_r50", "videozoo.source_sha256": claim}
+    save_file(create_model("ircsn_r50").state_dict(), source, claims | {"videozoo.weights": "ircsn_r50.ig65m_k400"})
+    report = convert_checkpoint(source, tmp_path / "out")
+    assert (report.source_sha256, report.weights) == (digest(source), None)
+    with safe_open(report.output, framework="pt") as file:
+        assert file.metadata()["videozoo.source_sha256"] == digest(source)
+        assert "videozoo.weights" not in file.metadata()
+
+
+def test_the_digest_is_that_of_the_bytes_that_were_read(
+    foreign_file: ForeignFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = tmp_path / "a.pth", tmp_path / "b.pth"
+    source.write_bytes(foreign_file("test_tsn").read_bytes())
+    other.write_bytes(foreign_file("test_tpn").read_bytes())
+    expected, fitted = digest(source), conversion.fit
+
+    def swapping(*arguments: Any) -> Any:
+        if other.exists():
+            other.replace(source)
+        return fitted(*arguments)
+
+    monkeypatch.setattr(conversion, "fit", swapping)
+    assert convert_checkpoint(source, tmp_path / "out").source_sha256 == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="bytes in names")
+def test_a_name_that_is_no_text(foreign_file: ForeignFile, tmp_path: Path) -> None:
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.pth"))
+    source.write_bytes(foreign_file("test_tsn").read_bytes())
+    with safe_open(convert_checkpoint(source, tmp_path / "out").output, framework="pt") as file:
+        assert file.metadata()["videozoo.source"] == "caf?.pth"
+
+
+@pytest.mark.parametrize("save", [torch.save, save_file])
+def test_a_file_that_was_loaded_may_be_saved_over(
+    save: Callable[..., None], foreign_file: ForeignFile, tmp_path: Path
+) -> None:
+    path = tmp_path / "last.pth"
+    path.write_bytes(foreign_file("test_tpn").read_bytes())
+    network = create_model("test_tpn", checkpoint_path=path)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    path.write_bytes(b"")  # as opening it for writing does
+    save(network.state_dict(), path)
+    again = create_model("test_tpn", checkpoint_path=path).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in before.items())
+
+
+def test_tensors_that_a_file_shares_are_not_shared_by_the_network(foreign_file: ForeignFile, tmp_path: Path) -> None:
+    state = state_of(foreign_file("test_tsn"))
+    means = [name for name in state if name.endswith("running_mean") and state[name].shape == (8,)]
+    path = saved(tmp_path / "a.pth", {name: state[means[0]] if name in means else state[name] for name in state})
+    buffers = [b for name, b in create_model("test_tsn", checkpoint_path=path).named_buffers() if b.shape == (8,)]
+    assert len(means) > 1
+    assert len({buffer.data_ptr() for buffer in buffers}) == len(buffers)
 
 
 def test_no_torch_is_needed(foreign_file: ForeignFile, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from torchvision.models.video.resnet import (
 
 import videozoo
 from videozoo.checkpoints.arrays import BITS, Array
+from videozoo.checkpoints.file_map import FileMap
 from videozoo.checkpoints.keymap import foreign_names, rename
 from videozoo.checkpoints.tensors import as_arrays, as_tensor, dtype_name
 from videozoo.conversion import LAYOUTS, WeightFile, fit
@@ -37,6 +39,8 @@ from videozoo.layers.video_model import VideoModel
 from videozoo.pretrained import inventory_of
 
 GOLDENS = Path(__file__).parent / "goldens"
+NO_FILE = cast(FileMap, None)
+"""Names and shapes are looked at alone."""
 LAYOUT = {layout.name: layout for layout in LAYOUTS}
 Tensors = Mapping[str, Tensor]
 
@@ -190,7 +194,7 @@ def test_every_depth_of_vmz(name: str, layout: str) -> None:
     counters = {ours for ours in state if ours.endswith("num_batches_tracked")}
     if layout == "vmz_caffe2":
         assert len(names) == (VMZ[name][3] or len(names))
-    source = WeightFile(Path("weights"), "pickle", LAYOUT[layout], {t: held[o] for t, o in names.items()}, {})
+    source = WeightFile(Path("weights"), NO_FILE, "pickle", LAYOUT[layout], {t: held[o] for t, o in names.items()}, {})
     assert (source.num_classes, source.in_chans) == (359, 3)
     assert identify(source) == name
     renaming = fit(source, inventory_of(network), name)
@@ -238,7 +242,7 @@ def test_every_depth_of_paddlevideo(architecture: str, backbone: str) -> None:
 def test_our_own_names_tell_the_input_channels(name: str, channels: int) -> None:
     state = shapes(on_meta(name, in_chans=channels, num_classes=5).state_dict())
     layout = next(layout for layout in LAYOUTS if layout.bare(state) is not None)
-    source = WeightFile(Path("weights"), "safetensors", layout, state, {})
+    source = WeightFile(Path("weights"), NO_FILE, "safetensors", layout, state, {})
     assert (layout.name, source.in_chans, source.num_classes) == ("videozoo", channels, 5)
 
 
@@ -256,7 +260,7 @@ def test_a_network_with_torchvisions_widths_is_refused() -> None:
     for theirs in ("layer2.0.conv2.0.0.weight", "layer2.0.conv2.0.1.weight"):
         tensors[theirs] = torch.empty((230, *tensors[theirs].shape[1:]), device="meta")
     with pytest.raises(UnknownLayout, match=r"nearest is r2plus1d_18 .2 of another shape"):
-        identify(WeightFile(Path("torchvision.pth"), "torch_zip", LAYOUT["vmz_torch"], shapes(tensors), {}))
+        identify(WeightFile(Path("torchvision.pth"), NO_FILE, "torch_zip", LAYOUT["vmz_torch"], shapes(tensors), {}))
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "r2plus1d_152", "r3d_18"])

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from foreign_files import (
     FORMS,
+    Foreign,
     array_tensors,
     bits,
     model_tensors,
@@ -109,8 +110,30 @@ def test_foreign_object_in_place_of_a_tensor_is_named(tmp_path: Path) -> None:
 
 def test_no_tensors_names_what_was_found(tmp_path: Path) -> None:
     save_zip(tmp_path / "a.pth", {"epoch": 1, "name": "x"})
-    with pytest.raises(UnreadableCheckpoint, match=r"holds no tensors; at its top level: 'epoch': int, 'name': str"):
+    with pytest.raises(UnreadableCheckpoint, match=r"at its top level: 'epoch' is of type int, 'name' is of type str"):
         state_dict(read(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"w": {"deep": torch.ones(1)}}, "'w' holds tensors in a dict of its own"),
+        ({"w": [(0, torch.ones(1))]}, "'w' holds tensors in a list of its own"),
+        ({"w": ("linear_0.w_0", Foreign())}, r"tensor 'w' needs foreign_files\.Foreign"),
+        ({3: torch.ones(1)}, "tensor 3 is under a key that is no name"),
+        ({"w": np.array(["a"])}, "tensor 'w' is a numpy array of 'U1', which is not read"),
+        ({"w": np.array([None])}, "tensor 'w' is a numpy array of 'O8', which is not read"),
+        ({"w": torch.ones(1, dtype=torch.complex64)}, r"tensor 'w' needs torch\.ComplexFloatStorage"),
+    ],
+)
+def test_no_tensor_of_a_model_is_dropped_in_silence(
+    entries: dict[object, object], message: str, tmp_path: Path
+) -> None:
+    save_zip(tmp_path / "a.pth", {"state_dict": {"conv.weight": torch.ones(2), **entries}})
+    with pytest.raises(UnreadableCheckpoint, match=message):
+        state_dict(read(tmp_path / "a.pth"))
+    save_zip(tmp_path / "b.pth", {"state_dict": {"conv.weight": torch.ones(2)}, "beside": entries})
+    assert list(state_dict(read(tmp_path / "b.pth"))) == ["conv.weight"]
 
 
 def test_tensors_outlive_the_file_and_do_not_write_to_it(tmp_path: Path) -> None:
@@ -220,7 +243,7 @@ def _zip(**members: str) -> bytes:
         (b"<!DOCTYPE html><html>404</html>", "not a checkpoint: an HTML page"),
         (b"\n <html>sign in</html>", "not a checkpoint: an HTML page"),
         (b'{"error": "not found"}', "not a checkpoint: text"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not a checkpoint: text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not a checkpoint: a Git LFS pointer; run"),
         (b"Once upon a time\nthere was\n", "not a checkpoint: 27 bytes of text"),
         (_tar(), "not a checkpoint: a tar archive"),
         (b"\x1f\x8b\x08\x00rest", "not a checkpoint: a gzip file"),

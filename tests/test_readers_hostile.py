@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from foreign_files import FORMS, model_tensors, same_bits, save_legacy, state_dict
@@ -26,7 +27,7 @@ from torch import Tensor
 from videozoo.checkpoints import safetensors_file
 from videozoo.checkpoints.inert import ALLOCATION_FLOOR_BYTES, ALLOCATION_MULTIPLE, MAX_NESTING
 from videozoo.checkpoints.pickles import MAX_OPCODES
-from videozoo.checkpoints.readers import read
+from videozoo.checkpoints.readers import MAX_TENSORS, read
 from videozoo.checkpoints.tensors import as_arrays
 from videozoo.errors import UnreadableCheckpoint
 
@@ -317,6 +318,67 @@ def many_members() -> bytes:
     directory = entry * 65_534
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65_534, 65_534, len(directory), len(local), 0)
     return local + directory + end
+
+
+def fortran_array() -> bytes:
+    """A pickle of a matrix of 256 kB in columns, without its head and its end."""
+    return pickle.dumps(np.asfortranarray(np.ones((256, 256), np.float32)), 4)[11:-1]
+
+
+def chunks(slices: Callable[[int], list[str]]) -> bytes:
+    """One array, and a table that makes others of it by the hundred; ``slices`` names the parts of the n-th."""
+    count = 400
+    parts = {f"c{n}": {"OriginShape": (65536,), "slices": slices(n)} for n in range(count)}
+    return pickle.dumps({"a": np.ones(65536, np.float32), "UnpackBigParamInfor@@": parts}, 4)
+
+
+AMPLIFIED: dict[str, Callable[[], bytes]] = {
+    "one_array_under_many_names": lambda: (
+        b"\x80\x04}(" + text("w") + fortran_array() + b"r\x00\x01\x00\x00"
+        + b"".join(text(f"w{n}") + b"j\x00\x01\x00\x00" for n in range(1500)) + b"u."
+    ),
+    "many_storages_transposed": lambda: torch_saved({f"w{n}": BASE.t() for n in range(1500)}),
+    "many_names_for_a_storage": lambda: torch_saved({f"w{n}": BASE for n in range(1500)}),
+    "chunks_of_one_another": lambda: chunks(lambda n: [f"c{n - 1}" if n else "a"]),
+    "the_same_chunk_again": lambda: chunks(lambda _: ["a"] * 4),
+}  # fmt: skip
+BASE = torch.zeros(256, 256)
+
+
+def torch_saved(content: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("case", AMPLIFIED)
+def test_no_file_is_amplified(case: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(AMPLIFIED[case]())
+    refused(tmp_path / "a")
+    refused_within_memory(tmp_path / "a")
+
+
+WIDE = "\N{GRINNING FACE}"
+COSTLY: dict[str, Callable[[], bytes]] = {
+    "escapes": lambda: b"(dS'state_dict'\n(dS'x'\nS'" + rb"\x41" * 2_000_000 + b"'\nss.",
+    "one_wide_character": lambda: b"\x80\x04" + text(WIDE + "a" * 16_000_000) + b".",
+    "header_of_lists": lambda: safetensors('{"a":[' + "[]," * 340_000 + "[]]}", b""),
+    "memo_of_the_first_pickle": lambda: b"\x80\x02" + b"]0" * 400_000 + b"N.",
+}
+"""Files of some megabytes that want far more memory than other files of their size."""
+
+
+@pytest.mark.parametrize("case", COSTLY)
+def test_costly_texts_stay_within_memory(case: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(COSTLY[case]())
+    refused_within_memory(tmp_path / "a")
+
+
+def test_too_many_tensors(tmp_path: Path) -> None:
+    names = b"".join(text(f"w{n}") + b"h\x00" for n in range(MAX_TENSORS))
+    array = pickle.dumps(torch.ones(2).numpy(), 4)[11:-1]
+    (tmp_path / "a").write_bytes(b"\x80\x04}(" + text("w") + array + b"q\x00" + names + b"u.")
+    assert "holds 20001 tensors; 20000 are read at most" in refused(tmp_path / "a")
 
 
 ZIPS: dict[str, Callable[[], bytes]] = {

@@ -9,13 +9,13 @@ from pathlib import Path
 from videozoo import lockfile, registry
 from videozoo.checkpoints import readers, safetensors_file
 from videozoo.checkpoints.arrays import Array
+from videozoo.checkpoints.file_map import FileMap
 from videozoo.checkpoints.keymap import TRUNK_PREFIXES, Inventory, Layout, Renaming, Table, rename
 from videozoo.checkpoints.mmaction2 import MMACTION2, MMACTION2_TRUNK
 from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
 from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
 from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout, printable
-from videozoo.files import place, sha256_file
 from videozoo.manifest import Entry
 
 CONVERTER = lockfile.CONVERTER
@@ -44,6 +44,7 @@ class WeightFile:
     """An opened file: its tensors under the names that it uses, without scopes, and what is known about it."""
 
     path: Path
+    file: FileMap
     format: str
     layout: Layout
     tensors: Mapping[str, Array]
@@ -89,11 +90,16 @@ class Conversion:
         return {
             "videozoo.architecture": self.architecture,
             "videozoo.num_classes": str(self.num_classes),
-            "videozoo.source": self.source.path.name,
+            "videozoo.source": shown_name(self.source.path),
             "videozoo.source_sha256": self.sha256,
             "videozoo.source_layout": self.source.layout.name,
             "videozoo.converter": CONVERTER,
         } | ({} if self.entry is None else row_metadata(self.entry))
+
+
+def shown_name(path: Path) -> str:
+    """The file's name as text that can be stored, whatever bytes it has."""
+    return path.name.encode("utf-8", "replace").decode()
 
 
 def row_metadata(entry: Entry) -> dict[str, str]:
@@ -123,7 +129,7 @@ def open_weights(path: Path, *, ema: bool = False, sixteen_bit: SixteenBit | Non
         except CheckpointMismatch as error:
             raise CheckpointMismatch(f"{path}: {error}") from None
         if bare is not None:
-            return WeightFile(path, checkpoint.format, layout, bare, checkpoint.metadata)
+            return WeightFile(path, checkpoint.file, checkpoint.format, layout, bare, checkpoint.metadata)
     first = ", ".join(printable(name) for name in list(tensors)[:3])
     known = " or ".join(layout.name for layout in LAYOUTS)
     raise UnknownLayout(
@@ -159,26 +165,17 @@ def convert(source: WeightFile, needed: Inventory, architecture: str, num_classe
         CheckpointMismatch: see `fit`.
     """
     renaming = fit(source, needed, architecture)
-    digest = source.metadata.get("videozoo.source_sha256") or sha256_file(source.path)
+    digest = source.file.sha256()
     entry = registry.find_by_digest(digest)
     if entry is not None and entry.architecture != architecture:
         entry = None
     return Conversion(source, digest, architecture, num_classes, entry, renaming)
 
 
-def write(conversion: Conversion, path: Path, *, overwrite: bool) -> None:
-    """Write the converted tensors as safetensors, read them back and compare, then give the file its name.
+def write_checked(conversion: Conversion, path: Path) -> None:
+    """Write the converted tensors as safetensors, read them back and compare.
 
     The same source gives the same bytes on every run.
-
-    Raises:
-        OutputError: ``path`` exists, cannot be written, or read back differently.
-    """
-    place(path, lambda temporary: write_checked(conversion, temporary), overwrite=overwrite)
-
-
-def write_checked(conversion: Conversion, path: Path) -> None:
-    """`write` without the care for the final name.
 
     Raises:
         OutputError: the file read back differently.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING
 
 from videozoo import cache, isolation, manifest, registry
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 
 StrPath = str | PathLike[str]
 _log = logging.getLogger(__name__)
+_TENSORS_FOUND: Mapping[str, type | UnionType] = {"source_sha256": str, "source_format": str, "num_tensors": int}
+_CHECKPOINT_FOUND: dict[str, type | UnionType] = {
+    **_TENSORS_FOUND,
+    "source_layout": str,
+    "architecture": str,
+    "num_classes": int,
+    "weights": str | None,
+    "digest_is_prefix": bool,
+    "ignored": dict,
+    "filled": dict,
+}
+"""What the two ways to convert find, and of which type: a child that was taken over could answer anything."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,8 @@ def _record(report: ConversionReport) -> str | None:
     if row is None or found != (row.architecture, row.num_classes) or not has_layout(report, row):
         return None
     try:
+        if sha256_file(report.source) != report.source_sha256:
+            raise UnreadableCheckpoint("the file changed while it was read")
         cache.record_first_use(row, report.source, report.source_sha256)
     except VideoZooError as error:
         _log.warning("%s, converted as a file of no row: %s", report.source.name, error)
@@ -191,7 +206,9 @@ def _converted(
         every = {"source": str(path), "temporary": str(temporary), **arguments}
         if isolated:
             result = isolation.call(work, path, every, imports=["videozoo.conversion"])
-            found.update(_from_child(result, temporary, path))
+            found.update(
+                _from_child(result, _CHECKPOINT_FOUND if work is _checkpoint else _TENSORS_FOUND, temporary, path)
+            )
         else:
             found.update(work(**every))
 
@@ -199,7 +216,9 @@ def _converted(
     return target, found
 
 
-def _from_child(result: object, temporary: Path, source: Path) -> dict[str, object]:
+def _from_child(
+    result: object, expected: Mapping[str, type | UnionType], temporary: Path, source: Path
+) -> dict[str, object]:
     """What the child says that it found, if the file that it wrote is one."""
     from safetensors import SafetensorError, safe_open
 
@@ -208,7 +227,13 @@ def _from_child(result: object, temporary: Path, source: Path) -> dict[str, obje
             names = list(file.keys())
     except SafetensorError:
         names = []
-    if not isinstance(result, dict) or not names or len(names) != result.get("num_tensors"):
+    if (
+        not isinstance(result, dict)
+        or result.keys() != expected.keys()
+        or not all(isinstance(result[name], kind) for name, kind in expected.items())
+        or not names
+        or len(names) != result["num_tensors"]
+    ):
         raise UnreadableCheckpoint(f"{source}: the process that read it wrote something else than its tensors")
     return result
 
@@ -230,13 +255,13 @@ def _checkpoint(
 def _tensors(source: str, temporary: str, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, object]:
     """`convert_tensors` likewise."""
     from videozoo.checkpoints import readers, safetensors_file
-    from videozoo.conversion import CONVERTER
+    from videozoo.conversion import CONVERTER, shown_name
 
     path = Path(source)
     checkpoint = readers.read(path)
     tensors = readers.state_dict(checkpoint, ema=ema, sixteen_bit=sixteen_bit)
-    digest = sha256_file(path)
-    metadata = {"videozoo.source": path.name, "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
+    digest = checkpoint.file.sha256()
+    metadata = {"videozoo.source": shown_name(path), "videozoo.source_sha256": digest, "videozoo.converter": CONVERTER}
     try:
         different = safetensors_file.write_verified(temporary, tensors, metadata)
     except InvalidArgument as error:

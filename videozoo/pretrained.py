@@ -15,11 +15,11 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from videozoo import cache, manifest, registry
+from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.keymap import Inventory, Place
 from videozoo.checkpoints.tensors import as_tensor, dtype_name
 from videozoo.conversion import WeightFile, convert, fit, open_weights, write_checked
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, UnknownWeights
-from videozoo.files import sha256_file
 from videozoo.inventory import inventory
 from videozoo.layers.blank import blank_networks, fill
 from videozoo.layers.video_model import VideoModel
@@ -70,7 +70,7 @@ def pretrained_model(
     spec = registry.architecture(architecture)
     entry = registry.resolve_weights(architecture, pretrained) if _asks_for_row(pretrained, checkpoint_path) else None
     if checkpoint_path is not None:
-        source = open_weights(Path(checkpoint_path))
+        source = _copied(open_weights(Path(checkpoint_path)))
     elif entry is not None:
         source = _published_file(entry)
     else:
@@ -115,13 +115,19 @@ def _about_classifier(found: int, wanted: int) -> str:
 def row_of(source: WeightFile, architecture: str) -> Entry | None:
     """The manifest row of a file: the one that a converted file names, or whose digest an original file has."""
     if source.architecture is None:
-        entry = registry.find_by_digest(sha256_file(source.path))
-        return entry if entry is not None and entry.architecture == architecture else None
-    name = source.metadata.get("videozoo.weights")
-    try:
-        return None if name is None else registry.get_weights(name)
-    except UnknownWeights:
-        return None
+        entry = registry.find_by_digest(source.file.sha256())
+    else:
+        try:
+            entry = registry.get_weights(source.metadata.get("videozoo.weights", ""))
+        except UnknownWeights:
+            entry = None
+    return entry if entry is not None and entry.architecture == architecture else None
+
+
+def _copied(source: WeightFile) -> WeightFile:
+    """The same with tensors of their own: whoever saves over a file that he loaded would cut off a window on it."""
+    copies = {name: Array(array.dtype, array.bits.copy()) for name, array in source.tensors.items()}
+    return replace(source, tensors=copies)
 
 
 def _asks_for_row(pretrained: bool | str, checkpoint_path: StrPath | None) -> bool:

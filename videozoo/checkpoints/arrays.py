@@ -41,9 +41,14 @@ class Array:
     """A tensor of a file. It may be a window on it, with any strides, and need not be aligned."""
 
     dtype: str
-    """As in `ITEM_BYTES`."""
+    """As in `ITEM_BYTES`; of an array that is not read (`is_read`), what it is."""
     bits: NDArray[Any]
     """The numbers' bits, as one of `BITS`, in the tensor's shape."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether ``bits`` are there: not of arrays of objects, text or records, which may lie beside a model."""
+        return self.dtype in ITEM_BYTES
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,6 +68,11 @@ class Array:
 def empty(dtype: str) -> Array:
     """An array without numbers, to be filled by giving it other ``bits``."""
     return Array(dtype, np.empty(0, BITS[ITEM_BYTES[dtype]]))
+
+
+def unread(what: str) -> Array:
+    """The record of an array that is none of numbers."""
+    return Array(what, np.empty(0, np.uint8))
 
 
 def zeros(dtype: str, shape: Sequence[int]) -> Array:

@@ -71,15 +71,14 @@ def read_pickles(file: FileMap) -> tuple[Literal["torch_legacy", "pickle"], obje
     pickle = Pickle(file.data, 0, ClosedList(budget, None), budget)
     content = pickle.load()
     if isinstance(content, int) and content == LEGACY_MAGIC:
-        return "torch_legacy", _read_legacy(file, pickle.position)
+        return "torch_legacy", _read_legacy(file, pickle.position, budget)
     if pickle.position != len(file.data):
         raise UnreadableCheckpoint("has data after the end of its pickle")
     return "pickle", content
 
 
-def _read_legacy(file: FileMap, position: int) -> object:
+def _read_legacy(file: FileMap, position: int, budget: Budget) -> object:
     """After the magic number: protocol, system, the object, the storages' keys; then every storage."""
-    budget = Budget(len(file.data))
     tensors = TorchValues(budget)
     values = []
     for constructors in (ClosedList(budget, None), ClosedList(budget, None), ClosedList(budget, tensors)):

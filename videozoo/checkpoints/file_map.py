@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import stat
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from videozoo.errors import UnreadableCheckpoint
 
+_CHUNK_BYTES = 1 << 22
 _maps: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 """By address. A map lives as long as an array is a window on it."""
 
@@ -29,11 +31,13 @@ class FileMap:
 
     def __init__(self, path: Path) -> None:
         try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                what = "a folder" if path.is_dir() else "not a regular file"
-                raise UnreadableCheckpoint(f"not a checkpoint: {what}")
-            with path.open("rb") as stream:
-                if os.fstat(stream.fileno()).st_size == 0:
+            if path.is_dir():
+                raise UnreadableCheckpoint("not a checkpoint: a folder")
+            with open(path, "rb", opener=_open) as stream:
+                found = os.fstat(stream.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise UnreadableCheckpoint("not a checkpoint: not a regular file")
+                if found.st_size == 0:
                     raise UnreadableCheckpoint("not a checkpoint: 0 bytes; fetch the file again")
                 # A copy-on-write map is writable, which torch asks of a buffer before it shares it.
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -42,6 +46,15 @@ class FileMap:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "the path is not one"
             raise UnreadableCheckpoint(f"cannot be read: {reason}") from None
+
+    def sha256(self) -> str:
+        """The 64 digits of the very bytes that were mapped; nobody may have written to the arrays yet."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self.data), _CHUNK_BYTES):
+            end = min(start + _CHUNK_BYTES, len(self.data))
+            digest.update(self.data[start:end])
+            self.release(start, end)
+        return digest.hexdigest()
 
     def release(self, start: int, end: int) -> None:
         """Give back the memory of these bytes, which must not have been written to; they can be read again."""
@@ -57,6 +70,11 @@ def release(values: NDArray[Any]) -> None:
     for address, mapped in list(_maps.items()):
         if address <= begin < address + len(mapped):
             _release(mapped, begin - address, begin - address + values.nbytes)
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _address(values: NDArray[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 
 from videozoo.errors import UnreadableCheckpoint
 
@@ -83,6 +84,17 @@ def count(value: object, what: str) -> int:
     if type(value) is not int or not 0 <= value <= 1 << 48:
         raise UnreadableCheckpoint(f"{what} is {quoted(value)}, not a number of things")
     return value
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """How many numbers a tensor of this shape has.
+
+    Raises:
+        UnreadableCheckpoint: no tensor has such a shape, even if one of its sizes is 0.
+    """
+    if prod([max(size, 1) for size in shape]) > 1 << 48:
+        raise UnreadableCheckpoint(f"has a tensor of the impossible shape {shape}")
+    return prod(shape)
 
 
 def counts(values: object, what: str) -> tuple[int, ...]:

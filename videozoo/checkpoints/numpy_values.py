@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import struct
-from math import prod
 
-from videozoo.checkpoints.arrays import ITEM_BYTES, Array, empty, window
-from videozoo.checkpoints.inert import Budget, Known, Opaque, count, counts, quoted
+from videozoo.checkpoints.arrays import ITEM_BYTES, Array, empty, unread, window
+from videozoo.checkpoints.inert import Budget, Known, Opaque, count, counts, elements, quoted
 from videozoo.errors import UnreadableCheckpoint
 
 DTYPES = {
@@ -103,17 +102,16 @@ class NumpyValues:
         return struct.unpack(order + DTYPES[dtype.code][1], raw)[0]
 
     def _array(self, data: object, dtype: object, shape: object, is_fortran: bool) -> Array:
-        if not isinstance(dtype, NumpyDtype) or dtype.code not in DTYPES:
-            code = dtype.code if isinstance(dtype, NumpyDtype) else dtype
-            raise UnreadableCheckpoint(f"numpy array of {quoted(code)}: only arrays of numbers are read")
+        if not isinstance(dtype, NumpyDtype):
+            raise UnreadableCheckpoint(f"numpy array of {quoted(dtype)}")
+        if dtype.code not in DTYPES:
+            return unread(f"numpy array of {quoted(dtype.code)}")
         kind, _ = DTYPES[dtype.code]
         sizes = counts(shape if isinstance(shape, tuple) else (count(shape, "a length"),), "the shape of a numpy array")
         if not isinstance(data, bytes | bytearray | memoryview | str):
             raise UnreadableCheckpoint("numpy array without data")
-        if prod(sizes) * ITEM_BYTES[kind] != len(data):
+        if elements(sizes) * ITEM_BYTES[kind] != len(data):
             raise UnreadableCheckpoint(f"numpy array of shape {sizes}, {dtype.code}, with {len(data)} bytes of data")
-        if prod([max(size, 1) for size in sizes]) > 1 << 48:
-            raise UnreadableCheckpoint(f"numpy array of the impossible shape {sizes}")
         values = window(self._raw(data), kind, sizes[::-1] if is_fortran else sizes)
         if dtype.order == ">":
             self._budget.spend(len(data))
@@ -121,8 +119,8 @@ class NumpyValues:
         return Array(kind, values.bits.T) if is_fortran else values
 
     def _raw(self, data: bytes | bytearray | memoryview | str) -> memoryview:
-        """The bytes, so that they can be written to: a window on the file where the data is one, else a copy."""
-        if isinstance(data, memoryview):
-            return data
-        self._budget.spend(len(data))
-        return memoryview(bytearray(data, "latin-1") if isinstance(data, str) else bytearray(data))
+        """The bytes: those of the file or the pickle where they are bytes."""
+        if isinstance(data, str):
+            self._budget.spend(len(data))
+            return memoryview(data.encode("latin-1"))
+        return memoryview(data)

@@ -6,11 +6,11 @@ that swallow their arguments and state. No step recurses; the number of steps an
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from videozoo.checkpoints import texts
 from videozoo.checkpoints.inert import Budget, Known, Opaque, check_nesting, dict_key, quoted
 from videozoo.errors import UnreadableCheckpoint
 
@@ -24,8 +24,6 @@ WINDOW_BYTES = 1 << 16
 
 _OBJECT_BYTES = 72
 _SET_BYTES = 224
-_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.|\Z)", re.DOTALL)
-_ESCAPED = dict(zip(b"nrtabfv\\'\"", b"\n\r\t\a\b\f\v\\'\"", strict=True))
 
 
 class Constructors(Protocol):
@@ -165,7 +163,7 @@ class Pickle:
         self._push(int.from_bytes(self._take(size), "little", signed=True))
 
     def _text(self, length_bytes: int) -> None:
-        self._push(str(self._take(self._number(length_bytes)), "utf-8", "surrogatepass"))
+        self._push(texts.utf8(self._take(self._number(length_bytes)), self._budget))
 
     def _bytes(self, length_bytes: int) -> None:
         window = self._take(self._number(length_bytes))
@@ -173,12 +171,6 @@ class Pickle:
 
     def _python2_string(self, window: memoryview) -> None:
         self._push(window if len(window) >= WINDOW_BYTES else str(window, "latin-1"))
-
-    def _python2_line(self) -> None:
-        text = self._line(None)
-        if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
-            raise UnreadableCheckpoint(f"damaged pickle at byte {self.position}: a string without quotes")
-        self._push(_ESCAPE.sub(_unescape, text[1:-1]).decode("latin-1"))
 
     # Containers
 
@@ -274,13 +266,6 @@ def _pairs(items: Sequence[object]) -> Iterable[tuple[object, object]]:
     return zip(map(dict_key, items[::2]), items[1::2], strict=True)
 
 
-def _unescape(match: re.Match[bytes]) -> bytes:
-    escape = match[1]
-    if escape[:1] == b"x" and len(escape) == 3:
-        return bytes([int(escape[1:], 16)])
-    return bytes([int(escape, 8) if escape.isdigit() else _ESCAPED[escape[0]]])
-
-
 _STOP = ord(".")
 _REFUSED = {
     ord("P"): "has a persistent id as text",
@@ -323,11 +308,11 @@ _BY_OPCODE: dict[bytes, Callable[[Pickle], None]] = {
     b"\x8b": lambda pickle: pickle._long(4),
     b"F": lambda pickle: pickle._push(float(pickle._line())),
     b"G": lambda pickle: pickle._push(struct.unpack(">d", pickle._take(8))[0]),
-    b"V": lambda pickle: pickle._push(pickle._line(None).decode("raw-unicode-escape")),
+    b"V": lambda pickle: pickle._push(texts.raw_unicode(pickle._line(None), pickle._budget)),
     b"X": lambda pickle: pickle._text(4),
     b"\x8c": lambda pickle: pickle._text(1),
     b"\x8d": lambda pickle: pickle._text(8),
-    b"S": Pickle._python2_line,
+    b"S": lambda pickle: pickle._push(texts.python2(pickle._line(None), pickle._budget)),
     b"T": lambda pickle: pickle._python2_string(pickle._take(pickle._number(4))),
     b"U": lambda pickle: pickle._python2_string(pickle._take(pickle._number(1))),
     b"B": lambda pickle: pickle._bytes(4),

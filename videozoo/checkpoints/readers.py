@@ -17,7 +17,7 @@ from videozoo.checkpoints import paddle, safetensors_file
 from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.containers import read_pickles, read_torch_zip
 from videozoo.checkpoints.file_map import FileMap
-from videozoo.checkpoints.inert import Opaque, quoted
+from videozoo.checkpoints.inert import Budget, Opaque, quoted
 from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.errors import UnreadableCheckpoint
 
@@ -25,6 +25,8 @@ __all__ = ["Checkpoint", "Format", "Opaque", "read", "state_dict"]
 
 Format = Literal["torch_zip", "torch_legacy", "pickle", "safetensors"]
 
+MAX_TENSORS = 20_000
+"""Ten times what a large network has, its optimizer's included."""
 _MODEL_KEYS = ("state_dict", "model", "blobs")
 """Where MMAction2 and mmengine, others, and VMZ keep the model."""
 _EMA_KEY = "ema_state_dict"
@@ -46,6 +48,7 @@ class Checkpoint:
     """What a file holds."""
 
     path: Path
+    file: FileMap
     format: Format
     content: object
     """A finite tree of dict, list, tuple, set, str, int, float, bool, None, bytes (long ones: a memoryview),
@@ -64,14 +67,14 @@ def read(path: Path) -> Checkpoint:
         file = FileMap(path)
         head = bytes(file.data[:1024])
         if head.startswith(b"PK\x03\x04"):
-            return Checkpoint(path, "torch_zip", read_torch_zip(file), {})
+            return Checkpoint(path, file, "torch_zip", read_torch_zip(file), {})
         if safetensors_file.looks_like(file.data):
             tensors, metadata = safetensors_file.read(file)
-            return Checkpoint(path, "safetensors", tensors, metadata)
+            return Checkpoint(path, file, "safetensors", tensors, metadata)
         if head[:1] != b"\x80" and (other := _other_format(head, len(file.data))):
             raise UnreadableCheckpoint(f"not a checkpoint: {other}")
         format_, content = _read_pickles(file, head)
-        return Checkpoint(path, format_, content, {})
+        return Checkpoint(path, file, format_, content, {})
     except UnreadableCheckpoint as error:
         raise UnreadableCheckpoint(f"{path}: {error}") from None
     except MemoryError:
@@ -93,12 +96,16 @@ def state_dict(checkpoint: Checkpoint, *, ema: bool = False, sixteen_bit: Sixtee
             stores bfloat16 so, without a mark. None takes those for bfloat16 that Paddle's name table lists.
 
     Raises:
-        UnreadableCheckpoint: no tensors, no such second set, or a tensor made by something outside the closed list.
+        UnreadableCheckpoint: no tensors, no such second set, a tensor made by something outside the closed list, one
+            that lies in something else than the model's dict, or more of them than the file's size justifies.
     """
+    told = sixteen_bit if checkpoint.format == "pickle" else "uint16"
     try:
-        return _state_dict(checkpoint.content, ema, sixteen_bit if checkpoint.format == "pickle" else "uint16")
+        return _state_dict(checkpoint.content, ema, told, Budget(len(checkpoint.file.data)))
     except UnreadableCheckpoint as error:
         raise UnreadableCheckpoint(f"{checkpoint.path}: {error}") from None
+    except MemoryError:
+        raise UnreadableCheckpoint(f"{checkpoint.path}: there is not enough memory to read it") from None
 
 
 def _read_pickles(file: FileMap, head: bytes) -> tuple[Format, object]:
@@ -114,16 +121,18 @@ def _read_pickles(file: FileMap, head: bytes) -> tuple[Format, object]:
         ) from None
 
 
-def _state_dict(content: object, ema: bool, sixteen_bit: SixteenBit | None) -> dict[str, Array]:
+def _state_dict(content: object, ema: bool, sixteen_bit: SixteenBit | None, budget: Budget) -> dict[str, Array]:
     if not isinstance(content, dict):
-        raise UnreadableCheckpoint(f"holds no tensors, only {_described(content)}")
+        raise UnreadableCheckpoint(
+            f"its content is {_described(content)}, no dict of tensors: save a model's state_dict()"
+        )
     if ema and _EMA_KEY in content:
-        averaged = _tensors(content[_EMA_KEY], content, sixteen_bit)
+        averaged = _tensors(content[_EMA_KEY], content, sixteen_bit, budget)
         wrapped = {name: tensor for name, tensor in averaged.items() if name.startswith(_WRAPPER)}
         return _unwrapped(wrapped or averaged)
     nested = next((content[key] for key in _MODEL_KEYS if _is_model(content.get(key))), None)
     model = content if nested is None else nested
-    tensors = _unwrapped(_tensors(model, content, sixteen_bit))
+    tensors = _unwrapped(_tensors(model, content, sixteen_bit, budget))
     copies = {name: tensor for name, tensor in tensors.items() if name.startswith(_EMA_PREFIX) and "." not in name}
     model_tensors = {name: tensor for name, tensor in tensors.items() if name not in copies}
     if not model_tensors:
@@ -148,21 +157,47 @@ def _is_model(value: object) -> bool:
     return isinstance(value, dict | Opaque) and value != {}
 
 
-def _tensors(model: object, content: dict[object, object], sixteen_bit: SixteenBit | None) -> dict[str, Array]:
+def _tensors(
+    model: object, content: dict[object, object], sixteen_bit: SixteenBit | None, budget: Budget
+) -> dict[str, Array]:
     if not isinstance(model, dict):
         raise UnreadableCheckpoint(f"its model is {_described(model)}, which is not made here")
     found: dict[str, Array] = {}
-    for name, value in paddle.plain(model, sixteen_bit=sixteen_bit).items():
+    for name, value in paddle.plain(model, budget, sixteen_bit=sixteen_bit).items():
         if model is content and name in _TRAINING_KEYS:
             continue
-        if isinstance(value, Array) and isinstance(name, str):
-            found[name] = value.contiguous()
+        if isinstance(value, Array) and not (value.is_read and isinstance(name, str)):
+            what = "is under a key that is no name" if value.is_read else f"is a {value.dtype}, which is not read"
+            raise UnreadableCheckpoint(f"tensor {quoted(name)} {what}")
+        if isinstance(value, Array):
+            budget.spend(value.size_bytes)  # of a copy, or of the output: names may share what the file holds once
+            found[str(name)] = value.contiguous()
         elif isinstance(value, Opaque):
             raise UnreadableCheckpoint(f"tensor {quoted(name)} needs {value.name}, which is not made here")
+        elif _holds_tensors(value):
+            raise UnreadableCheckpoint(
+                f"{quoted(name)} holds tensors in a {type(value).__name__} of its own: save a model's state_dict()"
+            )
+    if len(found) > MAX_TENSORS:
+        raise UnreadableCheckpoint(f"holds {len(found)} tensors; {MAX_TENSORS} are read at most")
     if not found:
-        top = ", ".join(f"{quoted(key)}: {_described(value)}" for key, value in list(content.items())[:5])
+        top = ", ".join(f"{quoted(key)} is {_described(value)}" for key, value in list(content.items())[:5])
         raise UnreadableCheckpoint(f"holds no tensors; at its top level: {top or 'nothing'}")
     return found
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a dict, list or tuple holds an array, however deep."""
+    seen: set[int] = set()
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, Array):
+            return True
+        if isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            left.extend(item.values() if isinstance(item, dict) else item)
+    return False
 
 
 def _unwrapped(tensors: dict[str, Array]) -> dict[str, Array]:
@@ -172,7 +207,9 @@ def _unwrapped(tensors: dict[str, Array]) -> dict[str, Array]:
 
 
 def _described(value: object) -> str:
-    return value.name if isinstance(value, Opaque) else type(value).__name__
+    if isinstance(value, Opaque | Array):
+        return value.name if isinstance(value, Opaque) else "one tensor"
+    return "nothing" if value is None else f"of type {type(value).__name__}"
 
 
 def _other_format(head: bytes, size_bytes: int) -> str | None:
@@ -183,8 +220,10 @@ def _other_format(head: bytes, size_bytes: int) -> str | None:
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; run `git lfs pull` where it was checked out"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML page, such as a server sends in place of a file; fetch it again"
-    if start.startswith((b"version https://git-lfs", b"# ", b"{\n", b'{"')):
+    if start.startswith((b"# ", b"{\n", b'{"')):
         return f"text of {size_bytes} bytes"
     return None

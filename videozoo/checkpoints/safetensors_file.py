@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from math import prod
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 
 from videozoo.checkpoints.arrays import ITEM_BYTES, Array, empty, window
 from videozoo.checkpoints.file_map import FileMap, release
-from videozoo.checkpoints.inert import count, counts, quoted
+from videozoo.checkpoints.inert import counts, elements, quoted
 from videozoo.errors import InvalidArgument, UnreadableCheckpoint
 
-MAX_HEADER_BYTES = 1 << 23
+MAX_HEADER_BYTES = 1 << 20
+"""Ten times what a network of a thousand tensors needs; parsed, a header may take thirty times its size."""
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 _CHUNK_BYTES = 1 << 22
@@ -50,7 +50,7 @@ def read(file: FileMap) -> tuple[dict[str, Array], dict[str, str]]:
     for begin, end, dtype, shape, name in sorted(placed, key=lambda entry: entry[:2]):
         if begin != reached or start + end > len(file.data):
             raise UnreadableCheckpoint(
-                f"safetensors tensor {quoted(name)} lies outside the file, or not behind the last"
+                f"safetensors tensor {quoted(name)} lies outside the file, which may be cut off, or not behind the last"
             )
         reached = end
         tensors[name] = window(file.data, dtype, shape, start + begin)
@@ -94,10 +94,8 @@ def _entry(name: str, entry: object) -> tuple[int, int, str, tuple[int, ...]]:
     shown = quoted(name)
     dtype, shape = entry["dtype"], counts(entry["shape"], f"the shape of {shown}")
     offsets = counts(entry["data_offsets"], f"data_offsets of {shown}")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != count(prod(shape), "a size") * ITEM_BYTES[dtype]:
+    if len(offsets) != 2 or offsets[1] - offsets[0] != elements(shape) * ITEM_BYTES[dtype]:
         raise UnreadableCheckpoint(f"safetensors tensor {shown} of shape {shape} has data_offsets {offsets}")
-    if prod([max(size, 1) for size in shape]) > 1 << 48:
-        raise UnreadableCheckpoint(f"safetensors tensor {shown} has the impossible shape {shape}")
     return offsets[0], offsets[1], dtype, shape
 
 

@@ -33,9 +33,9 @@ _BITS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
 def as_tensor(array: Array) -> Tensor:
-    """The same numbers, contiguous: a window on the same memory where that is aligned for torch, else a copy."""
+    """The same numbers, contiguous: a window on the same memory where that is fit for torch, else a copy."""
     bits = array.contiguous().bits
-    if not bits.flags.aligned:
+    if not (bits.flags.aligned and bits.flags.writeable):
         bits = bits.copy()
     return torch.from_numpy(bits).view(DTYPES[array.dtype])
 

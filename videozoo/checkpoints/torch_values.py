@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from videozoo.checkpoints.arrays import BITS, ITEM_BYTES, Array, empty
-from videozoo.checkpoints.inert import Budget, Opaque, count, counts, quoted
+from videozoo.checkpoints.inert import Budget, Opaque, count, counts, elements, quoted
 from videozoo.errors import UnreadableCheckpoint
 
 STORAGES = {
@@ -101,13 +101,19 @@ class TorchValues:
         self._budget = budget
         self._tensors: list[tuple[Array, Layout]] = []
 
-    def storage(self, identifier: object) -> Storage:
-        """``("storage", type, key, location, length[, view])``, the only persistent id there is."""
+    def storage(self, identifier: object) -> Opaque:
+        """``("storage", type, key, location, length[, view])``, the only persistent id there is.
+
+        Returns:
+            A `Storage`; of a type that is not read, such as complex numbers, a record that can be dropped.
+        """
         if not isinstance(identifier, tuple) or len(identifier) not in (5, 6) or identifier[0] != "storage":
             raise UnreadableCheckpoint("has a persistent id that is not a storage")
         _, storage_type, key, _, length, *view = identifier
-        if not isinstance(storage_type, StorageType) or not isinstance(key, str):
-            raise UnreadableCheckpoint(f"has a storage of type {quoted(getattr(storage_type, 'name', storage_type))}")
+        if not isinstance(storage_type, Opaque) or not isinstance(key, str):
+            raise UnreadableCheckpoint(f"has a storage of type {quoted(storage_type)}")
+        if not isinstance(storage_type, StorageType):
+            return Opaque(storage_type.name)
         dtype, whole = storage_type.dtype, count(length, "the length of a storage")
         size_bytes = whole * ITEM_BYTES[dtype]
         if self.sizes.setdefault(key, size_bytes) != size_bytes:
@@ -123,12 +129,12 @@ class TorchValues:
             whole = part
         return Storage(key, dtype, start, whole)
 
-    def rebuild_tensor(self, arguments: tuple[object, ...]) -> Array:
+    def rebuild_tensor(self, arguments: tuple[object, ...]) -> Array | Opaque:
         """``_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks[, metadata])``."""
         storage, *more = arguments
-        if not isinstance(storage, Storage):
+        if not isinstance(storage, Opaque):
             raise UnreadableCheckpoint("has a tensor without a storage")
-        return self._tensor(storage, *more)
+        return self._tensor(storage, *more) if isinstance(storage, Storage) else Opaque(storage.name)
 
     def rebuild_tensor_of_dtype(self, arguments: tuple[object, ...]) -> Array:
         """``_rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])``."""
@@ -190,11 +196,9 @@ def check_inside(layout: Layout) -> None:
     shape, strides, length = layout.shape, layout.strides, layout.storage.length
     if len(shape) != len(strides):
         raise UnreadableCheckpoint(f"has a tensor of shape {shape} with {len(strides)} strides")
-    elements: int = prod(shape)
-    if prod([max(size, 1) for size in shape]) > 1 << 48:
-        raise UnreadableCheckpoint(f"has a tensor of the impossible shape {shape}")
+    numbers = elements(shape)
     last = layout.offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if layout.offset > length or (elements and (last >= length or elements > length)):
+    if layout.offset > length or (numbers and (last >= length or numbers > length)):
         raise UnreadableCheckpoint(
             f"has a tensor of shape {shape} and strides {strides} that does not fit into a storage of {length}"
         )

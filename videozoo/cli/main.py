@@ -14,7 +14,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from videozoo.cli import cache, convert, demo, fetch, import_, info, mirror, predict, push, train, verify, zoo_list
+from videozoo.cli import (
+    benchmark,
+    cache,
+    convert,
+    demo,
+    fetch,
+    import_,
+    info,
+    mirror,
+    predict,
+    push,
+    train,
+    verify,
+    zoo_list,
+)
 from videozoo.errors import VideoZooError, first_line, printable
 
 EPILOG = """\
@@ -45,7 +59,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"videozoo {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (zoo_list, info, fetch, import_, cache, mirror, verify, predict, convert, push, train, demo):
+    for command in (
+        *(zoo_list, info, fetch, import_, cache, mirror, verify, predict, convert, push, train, benchmark, demo),
+    ):
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -185,8 +185,9 @@ def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tupl
         offset = offset + bias * scale
     # the weights themselves in their own precision: a float64 copy of them all would take longer than loading them
     precision = torch.promote_types(weight.dtype, torch.float32)
-    folded = weight.to(precision) * scale.to(precision).reshape(-1, *[1] * (weight.ndim - 1))
-    return folded, offset.to(precision)
+    factors = scale.to(precision).reshape(-1, *[1] * (weight.ndim - 1))
+    folded = torch.empty(weight.shape, dtype=precision, memory_format=_channels_last(weight))
+    return torch.mul(weight, factors, out=folded), offset.to(precision)
 
 
 def _channels_last(x: Tensor) -> torch.memory_format:
