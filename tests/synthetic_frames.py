@@ -6,7 +6,10 @@ The published figures under ``goldens/pipeline_*.json`` were made on these clips
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +23,19 @@ def make_frames(num_frames: int, height: int, width: int) -> NDArray[np.uint8]:
     fast = _wave(11 * x * (c + 1) - 5 * y + 53 * t + 40 * c, 60)
     noise = (_hash(x, y, t, c) >> 24).astype(np.int64) - 128  # -128..127
     return (128 + slow + fast + noise * 3 // 8).clip(0, 255).astype(np.uint8)
+
+
+def write_images(folder: Path, names: Sequence[str], frames: NDArray[np.uint8]) -> Path:
+    """Write each frame under its name, .png to the bit or .jpg nearly so, into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pixels in zip(names, frames, strict=True):
+        codec, pixel_format = ("png", "rgb24") if name.endswith("png") else ("mjpeg", "yuvj444p")
+        encoder = av.CodecContext.create(codec, "w")
+        encoder.height, encoder.width, encoder.pix_fmt = *pixels.shape[:2], pixel_format
+        encoder.time_base = Fraction(1, 10)
+        image = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pixel_format)
+        (folder / name).write_bytes(b"".join(map(bytes, [*encoder.encode(image), *encoder.encode(None)])))
+    return folder
 
 
 def probes(shape: Sequence[int], count: int, salt: int = 0) -> list[tuple[int, ...]]:

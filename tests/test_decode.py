@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,7 +12,7 @@ import torch
 from av.stream import Disposition
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
-from synthetic_frames import make_frames
+from synthetic_frames import make_frames, write_images
 from torch import Tensor
 
 from videozoo.errors import InvalidArgument, VideoError
@@ -234,18 +232,6 @@ def test_what_cannot_be_read_is_told_in_one_line(
     assert str(broken[name]) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")  # nothing of FFmpeg's own complaints
-
-
-def write_images(folder: Path, names: Sequence[str], frames: NDArray[np.uint8]) -> Path:
-    folder.mkdir(exist_ok=True)
-    for name, pixels in zip(names, frames, strict=True):
-        codec, pixel_format = ("png", "rgb24") if name.endswith("png") else ("mjpeg", "yuvj444p")
-        encoder = av.CodecContext.create(codec, "w")
-        encoder.height, encoder.width, encoder.pix_fmt = *pixels.shape[:2], pixel_format
-        encoder.time_base = Fraction(1, 10)
-        image = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pixel_format)
-        (folder / name).write_bytes(b"".join(map(bytes, [*encoder.encode(image), *encoder.encode(None)])))
-    return folder
 
 
 @pytest.mark.parametrize(

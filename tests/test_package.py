@@ -29,17 +29,17 @@ PACKAGE = ROOT / "videozoo"
 # Every module or package of videozoo; a module imports strictly lower layers, and siblings of its own package.
 LAYERS = {
     "errors": 0,
-    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1,
+    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1,
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,
     "model_config": 3,
-    "inventory": 4, "conversion": 4, "model_card": 4, "inference": 4,
+    "inventory": 4, "conversion": 4, "model_card": 4, "inference": 4, "evaluation_result": 4,
     "pretrained": 5, "model_folder": 5,
     "models": 6,
     "predict": 7, "convert": 7,
-    "train": 8, "demo": 8, "hub": 8, "importing": 8, "verification": 8,
-    "mirror": 9, "benchmark": 9,
+    "train": 8, "demo": 8, "hub": 8, "importing": 8, "verification": 8, "protocols": 8,
+    "mirror": 9, "benchmark": 9, "evaluation": 9,
     "cli": 10,
     "videozoo": 11, "__main__": 11,
 }  # fmt: skip

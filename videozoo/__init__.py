@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from videozoo.convert import ConversionReport, convert_checkpoint
     from videozoo.errors import VideoZooError
+    from videozoo.evaluation import evaluate
+    from videozoo.evaluation_result import EvaluationResult
     from videozoo.hub import Pushed, push_to_hub, save_to_dir
     from videozoo.inference import optimize_for_inference, reuse_heap
     from videozoo.manifest import Entry
@@ -35,19 +37,23 @@ if TYPE_CHECKING:
     from videozoo.models.tsn import test_tsn, tsn_r50
     from videozoo.predict import Prediction, Recognizer, create_transform, load_recognizer
     from videozoo.registry import get_weights, is_model, list_models, list_weights
+    from videozoo.video.dataset import VideoList, read_list
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ConversionReport": "convert",
     "Entry": "manifest",
+    "EvaluationResult": "evaluation_result",
     "Prediction": "predict",
     "Pushed": "hub",
     "Recognizer": "predict",
+    "VideoList": "video.dataset",
     "VideoZooError": "errors",
     "convert_checkpoint": "convert",
     "create_model": "models",
     "create_transform": "predict",
+    "evaluate": "evaluation",
     "get_weights": "registry",
     "ipcsn_r101": "models.csn",
     "ipcsn_r152": "models.csn",
@@ -61,6 +67,7 @@ _HOME = {
     "load_recognizer": "predict",
     "optimize_for_inference": "inference",
     "push_to_hub": "hub",
+    "read_list": "video.dataset",
     "reuse_heap": "inference",
     "save_to_dir": "hub",
     "r2plus1d_152": "models.r2plus1d",
@@ -81,13 +88,16 @@ _HOME = {
 __all__ = [
     "ConversionReport",
     "Entry",
+    "EvaluationResult",
     "Prediction",
     "Pushed",
     "Recognizer",
+    "VideoList",
     "VideoZooError",
     "convert_checkpoint",
     "create_model",
     "create_transform",
+    "evaluate",
     "get_weights",
     "ipcsn_r50",
     "ipcsn_r101",
@@ -105,6 +115,7 @@ __all__ = [
     "r2plus1d_34",
     "r2plus1d_152",
     "r3d_18",
+    "read_list",
     "reuse_heap",
     "save_to_dir",
     "slowonly_r50",

@@ -12,7 +12,8 @@
     │   ├── DigestMismatch            4     the bytes are not those that the manifest names
     │   └── NoSource                  4     no file was published, or none can be reached
     ├── VideoError                    5   a video that cannot be decoded
-    └── OutputError                   6   an output that exists already or cannot be written
+    ├── OutputError                   6   an output that exists already or cannot be written
+    └── ListError                     7   a list of videos that cannot be used
 
 Every message is one line (a conversion report adds indented lines): what was asked, what was found, what to do next.
 """
@@ -84,6 +85,12 @@ class OutputError(VideoZooError):
     """An output that exists already or cannot be written."""
 
     exit_status = 6
+
+
+class ListError(VideoZooError):
+    """A list of videos that cannot be read, is empty, or has a bad line."""
+
+    exit_status = 7
 
 
 def printable(text: object) -> str:

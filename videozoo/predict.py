@@ -280,7 +280,16 @@ def _class_names(model: VideoModel, class_names: tuple[str, ...] | None) -> tupl
             raise InvalidArgument(f"{len(class_names)} class names for {model.num_classes} classes")
         return class_names
     own = own_class_names(model)
-    return own if own is not None else tuple(f"class {number}" for number in range(model.num_classes))
+    return own if own is not None else numbered_classes(model.num_classes)
+
+
+def numbered_classes(num_classes: int) -> tuple[str, ...]:
+    """What classes are called that nobody has named.
+
+    >>> numbered_classes(2)
+    ('class 0', 'class 1')
+    """
+    return tuple(f"class {number}" for number in range(num_classes))
 
 
 def own_class_names(model: VideoModel) -> tuple[str, ...] | None:

@@ -18,7 +18,9 @@ from videozoo.cli import (
     benchmark,
     cache,
     convert,
+    data,
     demo,
+    evaluate,
     fetch,
     import_,
     info,
@@ -33,8 +35,8 @@ from videozoo.errors import VideoZooError, first_line, printable
 
 EPILOG = """\
 exit status: 0 done; 2 wrong arguments or names; 3 a checkpoint that cannot be used; 4 weights that cannot be had;
-5 a video that cannot be decoded; 6 an output that exists or cannot be written; 130 interrupted; 143 terminated;
-1 anything else
+5 a video that cannot be decoded; 6 an output that exists or cannot be written; 7 a list that cannot be used;
+130 interrupted; 143 terminated; 1 anything else
 """
 INTERRUPTED = 130
 TERMINATED = 143
@@ -60,7 +62,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"videozoo {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (
-        *(zoo_list, info, fetch, import_, cache, mirror, verify, predict, convert, push, train, benchmark, demo),
+        *(zoo_list, info, fetch, import_, cache, mirror, verify),
+        *(predict, convert, push, train, data, evaluate, benchmark, demo),
     ):
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
+from videozoo.cli.data import read_labels
 from videozoo.errors import InvalidArgument, VideoError, first_line, printable
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     registry.architecture(architecture)
     if options.checkpoint is None:
         registry.resolve_weights(architecture, options.pretrained or tag or True)
-    class_names = _class_names(options.labels)
+    class_names = read_labels(options.labels)
     if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
         raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
     from videozoo.inference import reuse_heap
@@ -129,12 +130,3 @@ def _print_profile(prediction: Prediction) -> None:
         seconds = prediction.seconds.get(part, 0.0)
         print(f"  {part:9}  {seconds:8.3f} s  {100 * seconds / total:5.1f} %")
     print(f"  {'total':9}  {total:8.3f} s")
-
-
-def _class_names(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None

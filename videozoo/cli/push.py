@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo.errors import InvalidArgument
+from videozoo.cli.data import read_labels
 
 if TYPE_CHECKING:
     from videozoo.layers.video_model import VideoModel
@@ -38,10 +38,11 @@ def run(options: argparse.Namespace) -> int:
     from videozoo.hub import push_to_hub
 
     model = _model(options.model)
+    names = read_labels(options.labels)
     pushed = push_to_hub(
         model,
         options.repository,
-        labels=_labels(options.labels),
+        labels=names,
         license=options.license,
         private=options.private,
         revision=options.revision,
@@ -74,12 +75,3 @@ def _model(name: str) -> VideoModel:
         return create_model(identify(source), num_classes=source.num_classes, checkpoint_path=path)
     # A repository is copied by its own name; an architecture alone means its default weights.
     return create_model(name, True)
-
-
-def _labels(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None

@@ -17,7 +17,7 @@ from videozoo.stopwatch import Stopwatch
 from videozoo.video.decode import FrameSource, open_frames
 from videozoo.video.views import SampledVideo, ViewTransform
 
-Video = str | os.PathLike[str] | NDArray[np.uint8] | Tensor
+Video = str | os.PathLike[str] | NDArray[np.uint8] | Tensor | FrameSource
 Outcome = tuple[SampledVideo | VideoError, Stopwatch]
 
 

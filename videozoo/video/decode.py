@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -27,6 +27,7 @@ class FewerFramesError(VideoError):
     """A file that holds fewer frames than it announced; the source's ``num_frames`` is the true count from now on."""
 
 
+@runtime_checkable
 class FrameSource(Protocol):
     """Numbered frames, 0 to ``num_frames - 1``."""
 
@@ -45,8 +46,10 @@ class FrameSource(Protocol):
         ...
 
 
-def open_frames(source: str | os.PathLike[str] | NDArray[np.uint8] | Tensor) -> FrameSource:
+def open_frames(source: str | os.PathLike[str] | NDArray[np.uint8] | Tensor | FrameSource) -> FrameSource:
     """The frames of a video file, of a folder of numbered images, or of a uint8 array (T, H, W, 3).
+
+    What is a `FrameSource` already stays as it is.
 
     Raises:
         VideoError: nothing lies at the path, or it is neither a video nor a folder of frames.
@@ -54,6 +57,8 @@ def open_frames(source: str | os.PathLike[str] | NDArray[np.uint8] | Tensor) -> 
     """
     if isinstance(source, (np.ndarray, Tensor)):
         return ArrayFrames(source)
+    if isinstance(source, FrameSource):
+        return source
     if not isinstance(source, (str, os.PathLike)):
         raise InvalidArgument(f"a video is a path or a uint8 array (T, H, W, 3), got {type(source).__name__}")
     path = Path(source)
@@ -98,9 +103,21 @@ class FrameFolder:
     Where a folder also holds optical flow (``flow_x_00001.jpg``), the files that begin with ``img_`` are the frames.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises VideoError for a folder without numbered images, with several series of them, or with a gap."""
-        self._files = _numbered_images(folder)
+    def __init__(self, folder: Path, *, template: str | None = None, num_frames: int | None = None) -> None:
+        """The images of a folder.
+
+        Args:
+            folder: where they lie.
+            template: their names, such as ``img_{:05}.jpg``, from 1 (or 0) on; None finds them.
+            num_frames: how many of them are the video, from the first; None means all.
+
+        Raises:
+            VideoError: a folder without such images, with several series of them, with a gap, or with too few.
+        """
+        files = _numbered_images(folder) if template is None else _images_of(folder, template)
+        if num_frames is not None and not 1 <= num_frames <= len(files):
+            raise VideoError(f"{folder} holds {len(files)} frames, not the {num_frames} that were announced")
+        self._files = files[:num_frames]
 
     @property
     def num_frames(self) -> int:
@@ -141,6 +158,20 @@ def _numbered_images(folder: Path) -> list[Path]:
             f"{folder} lacks frame {missing}: its {len(files)} images are numbered {min(files)} to {max(files)}"
         )
     return [files[number] for number in sorted(files)]
+
+
+def _images_of(folder: Path, template: str) -> list[Path]:
+    try:
+        names = {file.name for file in folder.iterdir()}
+    except OSError as error:
+        raise VideoError(f"{folder} cannot be read: {_reason(error)}") from error
+    first = 0 if template.format(0) in names else 1
+    files: list[Path] = []
+    while (name := template.format(first + len(files))) in names:
+        files.append(folder / name)
+    if not files:
+        raise VideoError(f"{folder} holds no frame {template.format(1)}")
+    return files
 
 
 def _read_image(path: Path) -> Tensor:

@@ -1,0 +1,136 @@
+"""What a long run has done so far: one line a result, only ever appended, so that a killed run can go on.
+
+The first line says which run it is. A line that was cut off, or what a power cut left of it, is as if never written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from videozoo.errors import OutputError
+
+Line = dict[str, Any]
+
+_SYNC_SECONDS = 5.0
+"""At most so much work is lost in a power cut. What a killed process has written is never lost: the system has it."""
+
+
+class Journal:
+    """One process's journal, open for appending; a context manager."""
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        """Continue the journal at ``path``, or begin it.
+
+        Args:
+            path: the file; its folder must exist.
+            run: what makes results of one run fit another, as JSON; see `read`.
+
+        Raises:
+            OutputError: the file cannot be written, or another process is at it.
+        """
+        self._path = path
+        self._synced = time.monotonic()
+        try:
+            self._stream: IO[bytes] = open(path, "ab")  # noqa: SIM115 - closed by __exit__
+            _lock(self._stream, path)
+            whole = _whole_bytes(path)
+            self._stream.truncate(whole)
+            if not whole:
+                self._write({"run": dict(run)})
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def append(self, line: Line) -> None:
+        """Keep one result.
+
+        Raises:
+            OutputError: the disk is full or gone.
+        """
+        try:
+            self._write(line)
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._stream.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _write(self, line: Line) -> None:
+        self._stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._stream.flush()
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self._path}: {error.strerror}; the same command goes on where it stopped")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._stream.close()
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+
+def read(path: Path, run: Mapping[str, Any]) -> list[Line]:
+    """The results that a journal holds.
+
+    Args:
+        path: the file.
+        run: as the journal's first line must say.
+
+    Raises:
+        OutputError: the journal is that of another run, or cannot be read.
+    """
+    lines = [line for line, _ in _lines(path)]
+    if not lines:
+        return []
+    found = lines[0].get("run")
+    if found != run:
+        known = found if isinstance(found, dict) else {}
+        other = [name for name in run if known.get(name) != run[name]]
+        raise OutputError(
+            f"{path} belongs to a run with another {' and '.join(other)}: finish that one, or pass --force "
+            "(overwrite=True) to give it up"
+        )
+    return lines[1:]
+
+
+def _lock(stream: IO[bytes], path: Path) -> None:
+    """Keep other processes out until ``stream`` is closed, or its process gone, however it ended."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise OutputError(f"another process is writing {path}: wait for it, or give another --out (out=)") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[Line, int]]:
+    """Each line, up to the first damaged one, with the number of bytes up to its end."""
+    end = 0
+    try:
+        with open(path, "rb") as stream:
+            for text in stream:
+                end += len(text)
+                try:
+                    line = json.loads(text) if text.endswith(b"\n") else None
+                except ValueError:
+                    line = None
+                if not isinstance(line, dict):
+                    return
+                yield line, end
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _whole_bytes(path: Path) -> int:
+    return max((end for _, end in _lines(path)), default=0)

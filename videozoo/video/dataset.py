@@ -1,0 +1,352 @@
+"""Lists of labelled videos, in the forms that the original projects and their users have.
+
+    form      a line, or what stands for it
+    video     path label [label ...]
+    frames    name num_frames label [label ...]   a folder of frames; or a video below the root, as in Kinetics' lists
+    csv       a header, then one column for the path (or YouTube's id) and one for the label, number or name
+    folders   no list: a folder with one folder per class, which holds videos or folders of frames
+
+Nothing here opens a video, or imports torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+from typing import Literal
+
+from videozoo.errors import InvalidArgument, ListError
+
+Form = Literal["video", "frames", "csv", "folders"]
+StrPath = str | os.PathLike[str]
+
+VIDEO_SUFFIXES = {
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
+    ".wmv",
+}  # fmt: skip
+"""What a file in a class folder, or one found by its id, has to end in to be taken for a video."""
+
+NAME_COLUMNS = ("path", "video_path", "video", "file", "filename", "file_name", "folder", "name")
+ID_COLUMNS = ("video_id", "youtube_id", "id")
+LABEL_COLUMNS = ("label", "labels", "label_id", "class", "class_id", "class_name", "category")
+COUNT_COLUMNS = ("num_frames", "total_frames", "frames")
+
+_CUT = re.compile(r"(?P<id>.+)_\d{6}_\d{6}")
+"""How the tools that fetch Kinetics name the file of a video: its id, then the seconds of begin and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedVideo:
+    """One video of a list."""
+
+    name: str
+    """As the list writes it."""
+    path: Path
+    """Where it lies, or should lie: a video file or a folder of frames."""
+    labels: tuple[int, ...]
+    """Class numbers: one, unless the list has several labels a video."""
+    num_frames: int | None
+    """Frames of a folder as the list states them; None where it does not."""
+    line: int | None
+    """Number of the line, from 1 on; None for class folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a line of a list, or with its video."""
+
+    line: int | None
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        """The problem in one line."""
+        return f"line {self.line}: {self.reason}" if self.line is not None else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class VideoList:
+    """A list that was read."""
+
+    source: Path
+    form: Form
+    multi_label: bool
+    template: str | None
+    """Names of the images in a folder of frames, such as ``img_{:05}.jpg``; None where they are to be found."""
+    class_names: tuple[str, ...] | None
+    """Names of the classes, by which labels may be written; of class folders, if nobody said otherwise, the folders."""
+    videos: tuple[ListedVideo, ...]
+    problems: tuple[Problem, ...]
+    """Lines that say no video and label; `read_list` raises instead."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the videos, their labels and where they lie: another list, or another root, has another one."""
+        rows = [(video.name, str(video.path), video.labels, video.num_frames) for video in self.videos]
+        text = json.dumps([self.template, self.multi_label, rows], ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_list(
+    source: StrPath,
+    *,
+    root: StrPath | None = None,
+    form: Form | None = None,
+    multi_label: bool = False,
+    template: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> VideoList:
+    """Read a list whose every line is well.
+
+    Args:
+        source: a text file, a .csv or .tsv with a header, or a folder of class folders.
+        root: what paths are relative to; None means the folder of the list.
+        form: None finds it: a folder and .csv or .tsv by themselves, else ``frames`` where the first line has three
+            fields or more with a number in the middle (with ``multi_label``: where its first field is a folder).
+        multi_label: whether a video may have several labels.
+        template: names of the images in a folder of frames, such as ``img_{:05}.jpg``, numbered from 1 (or 0) on.
+        num_classes: labels are below it; None allows any.
+        class_names: names that a .csv or the class folders may use for labels, in class order.
+
+    Raises:
+        ListError: the list cannot be read or is empty, or a line is bad; the first of several is told.
+        InvalidArgument: a template that does not hold one number.
+    """
+    found = scan_list(
+        source, root=root, form=form, multi_label=multi_label, template=template,
+        num_classes=num_classes, class_names=class_names,
+    )  # fmt: skip
+    if found.problems:
+        first, more = found.problems[0], len(found.problems) - 1
+        others = f"; {more} more: `videozoo data check` prints them" if more else ""
+        raise ListError(f"{found.source} {first}{others}")
+    return found
+
+
+def scan_list(
+    source: StrPath,
+    *,
+    root: StrPath | None = None,
+    form: Form | None = None,
+    multi_label: bool = False,
+    template: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> VideoList:
+    """As `read_list`, but bad lines become ``problems``.
+
+    Raises:
+        ListError: the list cannot be read, or holds no videos and no problems.
+        InvalidArgument: a template that does not hold one number.
+    """
+    path = Path(source)
+    if template is not None:
+        _check_template(template)
+    names = None if class_names is None else tuple(class_names)
+    if form is not None and path.exists() and path.is_dir() != (form == "folders"):
+        raise ListError(f"{path} {'is a' if path.is_dir() else 'is no'} folder: its form cannot be {form!r}")
+    if path.is_dir():
+        reader = _Reader(path, path, multi_label, num_classes, names)
+        names = names if names is not None else tuple(folder.name for folder in class_folders(path))
+        rows, form = reader.read_folders(), "folders"
+    else:
+        reader = _Reader(path, path.parent if root is None else Path(root), multi_label, num_classes, names)
+        lines = _lines(path)
+        form = form or _form(path, lines, reader)
+        rows = reader.read_csv(lines) if form == "csv" else reader.read_lines(lines, form)
+    videos = tuple(rows)
+    if not videos and not reader.problems:
+        raise ListError(f"{path} is empty: it lists no videos")
+    return VideoList(path, form, multi_label, template, names, videos, tuple(reader.problems))
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders below ``folder`` but hidden ones, sorted by name: the classes.
+
+    Raises:
+        ListError: there are none.
+    """
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise ListError(f"{folder} holds no class folders: give a list, or a folder with one folder per class")
+    return found
+
+
+def _check_template(template: str) -> None:
+    try:
+        first, second = template.format(1), template.format(2)
+    except (ValueError, IndexError, KeyError) as error:
+        raise InvalidArgument(f"template {template!r} is not like img_{{:05}}.jpg: {error}") from None
+    if first == second or Path(first).name != first:
+        raise InvalidArgument(f"template {template!r} must hold one number, as img_{{:05}}.jpg, and no folder")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise ListError(f"no list at {path}: there is no such file or folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"{path} cannot be read as a list: {error}") from None
+
+
+def _form(path: Path, lines: Sequence[str], reader: _Reader) -> Form:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return "csv"
+    fields = next((line.split() for line in lines if line.strip()), [])
+    if len(fields) < 3 or not fields[-2].isdigit():
+        return "video"
+    return "frames" if not reader.multi_label or (reader.root / fields[0]).is_dir() else "video"
+
+
+@dataclass
+class _Reader:
+    """What reading the lines of one list needs to know, and the problems it meets."""
+
+    source: Path
+    root: Path
+    multi_label: bool
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+    problems: list[Problem] = field(default_factory=list)
+    _numbers: dict[str, int] | None = None
+    _files: dict[str, list[Path]] | None = None
+
+    def read_lines(self, lines: Sequence[str], form: Form) -> Iterator[ListedVideo]:
+        """``path label`` or ``name num_frames label``; the path may hold spaces."""
+        wanted = "name num_frames label" if form == "frames" else "path label"
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            fields = line.rsplit(maxsplit=self._num_labels(line, form) + (form == "frames"))
+            if len(fields) < 2 + (form == "frames"):
+                self.problems.append(Problem(number, line.strip(), f"{line.strip()!r} is not `{wanted}`"))
+                continue
+            name, *labels = fields
+            num_frames = labels.pop(0) if form == "frames" else None
+            yield from self._video(number, name.strip(), num_frames, labels, by_id=form == "frames")
+
+    def _num_labels(self, line: str, form: Form) -> int:
+        """With several labels a video: the numbers at the end of the line, but for the number of frames."""
+        if not self.multi_label:
+            return 1
+        numbers = len(list(takewhile(_is_number, reversed(line.split()[1:]))))
+        return max(1, numbers - (form == "frames"))
+
+    def read_csv(self, lines: Sequence[str]) -> Iterator[ListedVideo]:
+        """Columns by the names in the header, separated by comma, semicolon or tab."""
+        header = lines[0] if lines else ""
+        delimiter = max(",;\t", key=header.count)
+        table = csv.DictReader(lines, delimiter=delimiter)
+        columns = {name.strip().lower(): name for name in table.fieldnames or ()}
+        name, label = _first(columns, (*NAME_COLUMNS, *ID_COLUMNS)), _first(columns, LABEL_COLUMNS)
+        count = _first(columns, COUNT_COLUMNS)
+        if name is None or label is None:
+            raise ListError(
+                f"{self.source} line 1 names the columns {', '.join(columns) or 'none'}: need a header with one of "
+                f"{', '.join((*NAME_COLUMNS, *ID_COLUMNS))} and one of {', '.join(LABEL_COLUMNS)}"
+            )
+        by_id = count is not None or name.strip().lower() in ID_COLUMNS
+        for row in table:
+            if not row[name] or not row[label]:
+                what = name if not row[name] else label
+                self.problems.append(Problem(table.line_num, row[name] or "", f"the column {what} is empty"))
+                continue
+            texts = re.split(r"[\s;|]+", row[label].strip()) if self.multi_label else [row[label].strip()]
+            yield from self._video(table.line_num, row[name].strip(), row[count] if count else None, texts, by_id=by_id)
+
+    def read_folders(self) -> Iterator[ListedVideo]:
+        """The videos and frame folders of every class folder; classes by name where names are known, else in order."""
+        for order, folder in enumerate(class_folders(self.source)):
+            label = str(order) if self.class_names is None else folder.name
+            for path in sorted(folder.iterdir()):
+                if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
+                    continue
+                yield from self._video(None, str(path.relative_to(self.source)), None, [label], by_id=False)
+
+    def _video(
+        self, line: int | None, name: str, num_frames: str | None, labels: Sequence[str], *, by_id: bool
+    ) -> Iterator[ListedVideo]:
+        """The video of one line, if it has no fault."""
+        try:
+            frames = None if not num_frames else _frame_count(num_frames)
+            numbers = tuple(self._label(text) for text in labels)
+            path = self._path(name, by_id=by_id)
+        except ValueError as error:
+            self.problems.append(Problem(line, name, f"{name}: {error}"))
+        else:
+            yield ListedVideo(name, path, numbers, frames, line)
+
+    def _label(self, text: str) -> int:
+        if not _is_number(text):
+            return self._label_of_name(text)
+        number = int(text)
+        if number < 0 or (self.num_classes is not None and number >= self.num_classes):
+            last = "up" if self.num_classes is None else f"to {self.num_classes - 1}"
+            raise ValueError(f"label {number} is out of range: labels go from 0 {last}")
+        return number
+
+    def _label_of_name(self, text: str) -> int:
+        if self.class_names is None:
+            raise ValueError(f"label {text!r} is not a number, and no class names are given to look it up")
+        if self._numbers is None:
+            self._numbers = {_plain(name): number for number, name in enumerate(self.class_names)}
+        number = self._numbers.get(_plain(text))
+        if number is None:
+            near = get_close_matches(text, self.class_names, n=3)
+            hint = f"; the nearest are {', '.join(near)}" if near else ""
+            raise ValueError(f"no class is called {text!r}{hint}")
+        return number
+
+    def _path(self, name: str, *, by_id: bool) -> Path:
+        path = self.root / name
+        if not by_id or path.exists():
+            return path
+        if self._files is None:
+            self._files = _files_by_id(self.root)
+        found = self._files.get(name, [])
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} files are of this name: {found[0]} and {found[1]}")
+        return found[0] if found else path
+
+
+def _files_by_id(root: Path) -> dict[str, list[Path]]:
+    """Every video file below ``root`` by its name without the ending, and without the seconds that Kinetics adds."""
+    found: dict[str, list[Path]] = {}
+    for parent, folders, files in os.walk(root):
+        folders.sort()
+        for file in sorted(files):
+            stem, suffix = os.path.splitext(file)
+            if suffix.lower() in VIDEO_SUFFIXES:
+                cut = _CUT.fullmatch(stem)
+                for name in {stem, cut["id"] if cut else stem}:
+                    found.setdefault(name, []).append(Path(parent) / file)
+    return found
+
+
+def _frame_count(text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise ValueError(f"{text!r} is no number of frames, which is 1 or more")
+    return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", text) is not None
+
+
+def _plain(name: str) -> str:
+    """A class name as folders spell it, too."""
+    return name.replace("_", " ").casefold()
+
+
+def _first(columns: dict[str, str], names: Sequence[str]) -> str | None:
+    return next((columns[name] for name in names if name in columns), None)
