@@ -244,9 +244,10 @@ def test_the_wheel_carries_everything_once(tree: Path, tmp_path: Path) -> None:
     assert labels | {"videozoo/py.typed", "videozoo/weights_manifest.schema.json"} <= set(names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert f"Version: {videozoo.__version__}\n" in metadata
-    assert {"videozoo = videozoo.cli.main:run", "videozoo-convert = videozoo.cli.main:run_convert"} <= set(
-        scripts.splitlines()
-    )
+    assert {
+        "videozoo = videozoo.__main__:videozoo",
+        "videozoo-convert = videozoo.__main__:videozoo_convert",
+    } <= set(scripts.splitlines())
     done = python("from videozoo.cli.main import run; run(['list'])", path=tmp_path / "site", cwd=tmp_path)
     assert "ircsn_r152.ig65m_k400" in done.stdout, done.stderr
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from videozoo.cache.contents import CachedFile, contents, remove, stale
 from videozoo.cache.places import home
-from videozoo.errors import DigestMismatch
+from videozoo.errors import DigestMismatch, printable
 
 NAME = "cache"
 HELP = "List, verify or clean the files of the cache."
@@ -55,14 +55,14 @@ def _list(options: argparse.Namespace) -> int:
 def _cells(file: CachedFile) -> tuple[str, str, str, str, str]:
     name = file.path.relative_to(home()).as_posix()
     problem = f" ({file.problem})" if file.problem else ""
-    return file.kind, file.row or "-", f"{file.size_bytes:,}", file.digest or "-", f"{name}{problem}"
+    return file.kind, file.row or "-", f"{file.size_bytes:,}", file.digest or "-", printable(f"{name}{problem}")
 
 
 def _verify(options: argparse.Namespace) -> int:
     files = [file for file in contents(hashed=True) if file.digest is not None]
     damaged = [file for file in files if file.problem is not None]
     for file in damaged:
-        print(f"videozoo: error: {file.path}: {file.problem}", file=sys.stderr)
+        print(f"videozoo: error: {printable(file.path)}: {file.problem}", file=sys.stderr)
     if options.json:
         _print_json(files)
     else:
@@ -76,7 +76,8 @@ def _clean(options: argparse.Namespace) -> int:
         if not options.dry_run:
             remove(file)
         if not options.json:
-            print(f"{'would remove' if options.dry_run else 'removed'}  {file.size_bytes:>13,} bytes  {file.path}")
+            done = "would remove" if options.dry_run else "removed"
+            print(f"{done}  {file.size_bytes:>13,} bytes  {printable(file.path)}")
     if options.json:
         _print_json(files)
     else:

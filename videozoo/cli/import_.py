@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import lockfile, registry
-from videozoo.errors import InvalidArgument, VideoZooError
+from videozoo.errors import InvalidArgument, VideoZooError, first_line, printable
 
 if TYPE_CHECKING:
     from videozoo.importing import Imported
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 found = import_file(path, row=options.row)
             except VideoZooError as error:
-                print(f"videozoo: error: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(f"videozoo: error: {first_line(error)}", file=sys.stderr)
                 answers.append({"source": path, "error": {"type": type(error).__name__, "message": str(error)}})
                 status = error.exit_status
                 continue
@@ -64,5 +64,5 @@ def _print(found: Imported) -> None:
         "name and structure": "by its name and its tensors; no digest was published to compare it with",
         "--as and structure": "as you say, and its tensors fit; no digest was published to compare it with",
     }
-    print(f"{found.source}\n  is         {found.weights}, {how[found.known_by]}")
-    print(f"  sha256     {found.sha256}, {found.size_bytes:,} bytes\n  converted  {found.converted}")
+    print(f"{printable(found.source)}\n  is         {found.weights}, {how[found.known_by]}")
+    print(f"  sha256     {found.sha256}, {found.size_bytes:,} bytes\n  converted  {printable(found.converted)}")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videozoo import lockfile, registry
+from videozoo.errors import printable
 
 NAME = "verify"
 HELP = "Take or fetch the file of weights, hash it, build the network and compare its logits with the stored ones."
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(found.weights)
     for path, sha256 in found.files.items():
-        print(f"  file    {path}\n  sha256  {sha256}")
+        print(f"  file    {printable(path)}\n  sha256  {sha256}")
     if found.difference is not None and entry.expectation is not None:
         print(
             f"  logits  as expected on the fixed input {found.input_shape}: largest difference {found.difference:.2g}, "
