@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 
 
 def videozoo() -> int:
@@ -22,7 +24,14 @@ def _start(command: str) -> int:
         status: int = getattr(main, command)()
     except KeyboardInterrupt:
         sys.stderr.write("videozoo: interrupted\n")
-        return 130
+        status = 130
+    at_work = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if status in (130, 143) and not all(thread.daemon for thread in at_work):
+        # Python would wait for threads that still decode or download; what they leave is what a later call takes up.
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(status)
     return status
 
 
