@@ -144,6 +144,13 @@ def test_http_of_this_machine_may_step_up(server: Server, secure: Server, tmp_pa
     get(server.serve("/f", redirect(secure.serve("/f", Reply(BODY)))), tmp_path)
 
 
+@pytest.mark.parametrize("location", ["http://evil.invalid\\@127.0.0.1/f", "http:\\\\evil.invalid/f", "/a b\x7f"])
+def test_an_address_that_parsers_read_differently_is_refused(location: str, server: Server, tmp_path: Path) -> None:
+    url = server.serve("/f", redirect(location))
+    assert "which is no address" in refused(url, tmp_path)
+    assert len(server.requests) == 1
+
+
 def test_redirects_are_bounded(server: Server, tmp_path: Path) -> None:
     for number in range(50):
         server.serve(f"/{number}", redirect(f"/{number + 1}"))

@@ -29,7 +29,7 @@ PACKAGE = ROOT / "videozoo"
 # Every module or package of videozoo; a module imports strictly lower layers, and siblings of its own package.
 LAYERS = {
     "errors": 0,
-    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1, "terminal": 1,
+    "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1,
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
     "isolation": 1,
@@ -244,9 +244,10 @@ def test_the_wheel_carries_everything_once(tree: Path, tmp_path: Path) -> None:
     assert labels | {"videozoo/py.typed", "videozoo/weights_manifest.schema.json"} <= set(names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert f"Version: {videozoo.__version__}\n" in metadata
-    assert {"videozoo = videozoo.cli.main:run", "videozoo-convert = videozoo.cli.main:run_convert"} <= set(
-        scripts.splitlines()
-    )
+    assert {
+        "videozoo = videozoo.__main__:videozoo",
+        "videozoo-convert = videozoo.__main__:videozoo_convert",
+    } <= set(scripts.splitlines())
     done = python("from videozoo.cli.main import run; run(['list'])", path=tmp_path / "site", cwd=tmp_path)
     assert "ircsn_r152.ig65m_k400" in done.stdout, done.stderr
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from videozoo import cache
 from videozoo.download import limits
 from videozoo.errors import OutputError
 from videozoo.manifest import Entry
+from videozoo.registry import get_weights
 
 BODY = hashlib.shake_256(b"weights").digest(4 << 20)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -102,6 +104,21 @@ def test_what_a_killed_process_had_received_is_kept(server: Server, home: Path, 
     assert cache.fetch(entry).read_bytes() == BODY
     assert [headers.get("Range") for _, headers in server.requests] == [None, f"bytes={kept}-"]
     assert stored(home) == [f"originals/net.k400/{entry.file.name}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_an_interrupt_does_not_wait_for_a_slow_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = get_weights("ircsn_r50.ig65m_k400")
+    assert entry.file is not None
+    url = server.serve(f"/originals/{entry.name}/{entry.file.name}", Reply(BODY, gate=threading.Event()))
+    monkeypatch.setenv("VIDEOZOO_MIRROR", url.partition("/originals")[0])
+    command = [sys.executable, "-m", "videozoo", "fetch", entry.name, "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
+        assert server.wait_for(1, timeout=60)
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20)[1] == "videozoo: interrupted\n"
+    assert child.returncode == 130
 
 
 # Disks

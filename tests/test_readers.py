@@ -243,7 +243,10 @@ def _zip(**members: str) -> bytes:
         (b"<!DOCTYPE html><html>404</html>", "not a checkpoint: an HTML page"),
         (b"\n <html>sign in</html>", "not a checkpoint: an HTML page"),
         (b'{"error": "not found"}', "not a checkpoint: text"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not a checkpoint: a Git LFS pointer; run"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "not a checkpoint: a Git LFS pointer",
+        ),
         (b"Once upon a time\nthere was\n", "not a checkpoint: 27 bytes of text"),
         (_tar(), "not a checkpoint: a tar archive"),
         (b"\x1f\x8b\x08\x00rest", "not a checkpoint: a gzip file"),

@@ -15,7 +15,7 @@ from videozoo.checkpoints.mmaction2 import MMACTION2, MMACTION2_TRUNK
 from videozoo.checkpoints.paddle import SixteenBit
 from videozoo.checkpoints.paddlevideo import PADDLE_IMAGENET, PADDLEVIDEO
 from videozoo.checkpoints.vmz import VMZ_CAFFE2, VMZ_TORCH
-from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout
+from videozoo.errors import CheckpointMismatch, OutputError, UnknownLayout, printable
 from videozoo.manifest import Entry
 
 CONVERTER = lockfile.CONVERTER
@@ -130,9 +130,12 @@ def open_weights(path: Path, *, ema: bool = False, sixteen_bit: SixteenBit | Non
             raise CheckpointMismatch(f"{path}: {error}") from None
         if bare is not None:
             return WeightFile(path, checkpoint.file, checkpoint.format, layout, bare, checkpoint.metadata)
-    first = ", ".join(list(tensors)[:3])
+    first = ", ".join(printable(name) for name in list(tensors)[:3])
     known = " or ".join(layout.name for layout in LAYOUTS)
-    raise UnknownLayout(f"{path}: {len(tensors)} tensors, {first} ..., are not named as in {known}")
+    raise UnknownLayout(
+        f"{path}: {len(tensors)} tensors, {first} ..., are not named as in {known}; for the tensors of another network "
+        "under the names that they have, add --tensors-only (convert_tensors in Python)"
+    )
 
 
 def fit(source: WeightFile, needed: Inventory, architecture: str) -> Renaming:

@@ -21,6 +21,7 @@ from videozoo.errors import (
     UnknownLayout,
     UnreadableCheckpoint,
     VideoZooError,
+    first_line,
 )
 from videozoo.files import place, refuse_unfit, sha256_file
 from videozoo.manifest import Entry
@@ -287,7 +288,9 @@ def identify(source: WeightFile) -> str:
         try:
             fit(source, _needed(name, source)[0], name)
         except CheckpointMismatch as error:
-            reasons[name] = str(error).splitlines()[0].split(": ", 1)[-1]
+            reasons[name] = first_line(
+                CheckpointMismatch(str(error).removeprefix(f"{source.path} does not fit {name}: "))
+            )
         else:
             fitting.append(name)
     if len(fitting) == 1:
@@ -297,7 +300,8 @@ def identify(source: WeightFile) -> str:
     nearest = sorted(reasons, key=lambda name: _misfits(reasons[name]))[:3]
     best, *others = [f"{name} ({reasons[name]})" for name in nearest]
     raise UnknownLayout(
-        f"{source.path} fits no architecture; the nearest is {best}" + "".join(f"\n  next: {other}" for other in others)
+        f"{source.path} fits no architecture; the nearest is {best}; for another network's tensors under their own "
+        "names add --tensors-only (convert_tensors in Python)" + "".join(f"\n  next: {other}" for other in others)
     )
 
 

@@ -91,3 +91,20 @@ class ListError(VideoZooError):
     """A list of videos that cannot be read, is empty, or has a bad line."""
 
     exit_status = 7
+
+
+def printable(text: object) -> str:
+    r"""``text`` on one line, whatever a file or a file system has put into it.
+
+    What cannot be printed as it is (control and formatting characters, undecodable bytes) is escaped as in a Python
+    string; all else stays as it is.
+
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def first_line(error: VideoZooError) -> str:
+    """The line of a message that says it all; the lines of a report behind it are indented by two."""
+    return printable(str(error).partition("\n  ")[0])

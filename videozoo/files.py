@@ -76,7 +76,7 @@ def place(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> No
     except FileExistsError as error:
         raise OutputError(_exists(target)) from error
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        raise OutputError(_cannot(target, error)) from error
     finally:
         with suppress(OSError):  # gone already after success; on a failing disk the first error is the one to report
             temporary.unlink()
@@ -87,12 +87,23 @@ def _exists(target: Path) -> str:
     return f"{target} exists; pass --force (overwrite=True) to replace it"
 
 
+def _cannot(target: Path, error: OSError) -> str:
+    advice = "; name an output with a shorter name" if error.errno == errno.ENAMETOOLONG else ""
+    return f"cannot write {target}: {error.strerror or error}{advice}"
+
+
 def refuse_unfit(target: Path, *, overwrite: bool) -> None:
     """Find out before any work is done what `place` would refuse, or destroy.
 
     Raises:
-        OutputError: ``target`` exists, is no regular file, or has no folder.
+        OutputError: ``target`` exists, is no regular file, has no folder, or has a name that cannot be.
     """
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise OutputError(_cannot(target, error)) from None
     if target.is_dir():
         raise OutputError(f"cannot write {target}: it is a folder; name a file")
     if target.exists() and not target.is_file():

@@ -23,9 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, printable
 from videozoo.files import place
-from videozoo.terminal import printable
 
 VERSION = 1
 CONVERTER = "videozoo 1"

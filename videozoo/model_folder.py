@@ -20,6 +20,7 @@ from videozoo.errors import (
     FetchError,
     InvalidArgument,
     UnreadableCheckpoint,
+    first_line,
 )
 from videozoo.files import digest_problem, sha256_file
 from videozoo.layers.video_model import VideoModel
@@ -126,7 +127,7 @@ def _check(origin: str, config: ModelConfig, path: Path) -> None:
     except OSError as error:
         raise FetchError(f"{origin}: {WEIGHTS} cannot be read: {error.strerror or error}") from None
     except CheckpointError as error:
-        raise type(error)(f"{origin}: {str(error).splitlines()[0]}") from None
+        raise type(error)(f"{origin}: {first_line(error)}") from None
     if weights.format != "safetensors":
         raise UnreadableCheckpoint(
             f"{origin}: {WEIGHTS} is no safetensors file; if you trust it, give it as checkpoint_path"

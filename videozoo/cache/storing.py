@@ -20,7 +20,6 @@ from videozoo.errors import DigestMismatch, FetchError, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
 from videozoo.lockfile import CONVERTER, Locked, LockedConversion
 from videozoo.manifest import Entry, File
-from videozoo.terminal import printable
 
 DAMAGED = ".damaged"
 """How the name of a file ends that was set aside."""
@@ -65,7 +64,7 @@ def obtain(entry: Entry, *, progress: bool = True, trust_first_use: bool = False
 
 def _carry_out(entry: Entry, chosen: Plan, *, progress: bool, trust_first_use: bool) -> Plan:
     for reason in chosen.refused:
-        _log.warning("%s: not used: %s", entry.name, printable(reason))
+        _log.warning("%s: not used: %s", entry.name, reason)
     if chosen.kind == "original":
         _remember(entry, chosen.path, chosen.sha256, None)
     if chosen.kind != "download":

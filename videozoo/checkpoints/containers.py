@@ -22,14 +22,9 @@ def read_torch_zip(file: FileMap) -> object:
     """What ``torch.save`` wrote since version 1.6: ``data.pkl`` and one member ``data/<key>`` for each storage.
 
     Raises:
-        UnreadableCheckpoint: damaged, unsafe, or a TorchScript program.
+        UnreadableCheckpoint: damaged or unsafe.
     """
     _, members = zip_archive.members(file.data)
-    program = next((name for name in members if name == "constants.pkl" or name.startswith("code/")), None)
-    if program is not None:
-        raise UnreadableCheckpoint(
-            f"a TorchScript program ({quoted(program)}), not weights; save its state_dict() instead"
-        )
     if "data.pkl" not in members:
         raise UnreadableCheckpoint("a zip archive, but not of torch: it has no data.pkl")
     for name, accepted in (

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from videozoo.checkpoints.arrays import Array, is_floating, zeros
-from videozoo.errors import CheckpointMismatch
+from videozoo.errors import CheckpointMismatch, printable
 
 TRUNK_PREFIXES = ("", "backbone.", "trunk.", "trunk.backbone.")
 _PLACEHOLDER = re.compile(r"\{(\w|\*|block)\}")
@@ -74,7 +74,8 @@ class Layout:
         twice = [name for name, count in Counter(names.values()).items() if count > 1]
         if twice:
             raise CheckpointMismatch(
-                f"{len(twice)} tensors are there in several scopes, first {twice[0]}: keep those of one device"
+                f"{len(twice)} tensors are there in several scopes, first {printable(twice[0])}: "
+                "keep those of one device"
             )
         return {names[name]: tensor for name, tensor in tensors.items()}
 
@@ -172,7 +173,10 @@ def foreign_names(table: Table, inventory: Collection[str]) -> dict[str, str]:
 
 def mismatch(missing: Sequence[str], unexpected: Sequence[str], misshaped: Sequence[str]) -> CheckpointMismatch:
     """One error that lists everything: its first line counts and names the first, an indented line each names all."""
-    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape or kind", misshaped))
+    parts = [
+        (what, [printable(name) for name in names])
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape or kind", misshaped))
+    ]
     counts = "; ".join(f"{len(names)} {what}, first {names[0]}" for what, names in parts if names)
     return CheckpointMismatch("\n".join([counts, *(f"  {what}: {name}" for what, names in parts for name in names)]))
 

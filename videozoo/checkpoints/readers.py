@@ -221,7 +221,7 @@ def _other_format(head: bytes, size_bytes: int) -> str | None:
         return "a tar archive; unpack it"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer; run `git lfs pull` where it was checked out"
+        return "a Git LFS pointer, which stands for the file; run `git lfs pull` where it was cloned"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML page, such as a server sends in place of a file; fetch it again"
     if start.startswith((b"# ", b"{\n", b'{"')):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videozoo.checkpoints.inert import quoted
@@ -14,8 +15,10 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_ALLOWED_FLAGS = 0x0808
-"""Sizes follow the data; names are UTF-8. Not: encrypted (1), patched, strong encryption, masked headers."""
+_SIZES_FOLLOW = 0x0008
+"""The member's own header has no sizes and no checksum, which come behind its data."""
+_ALLOWED_FLAGS = _SIZES_FOLLOW | 0x0800
+"""And: names are UTF-8. Not: encrypted (1), patched, strong encryption, masked headers."""
 _CHUNK_BYTES = 1 << 22
 
 
@@ -39,11 +42,28 @@ class Member:
             raise UnreadableCheckpoint(f"damaged: the checksum of {quoted(self.name)} does not match")
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One line of the directory."""
+
+    name: str
+    header: int
+    """Offset of the member's own header."""
+    size: int
+    packed: int
+    """Size as it is stored."""
+    crc: int
+    flags: int
+    method: int
+    """Of compression; 0 for none."""
+
+
 def members(data: memoryview) -> tuple[str, dict[str, Member]]:
     """The archive's only top folder, and its members by their names inside that folder.
 
     The archive is the whole file: it starts with its first member and ends with its directory, without a comment.
-    Members are stored, not compressed, do not overlap, and have unique names, also where case is ignored.
+    Members are stored, not compressed, do not overlap, and have unique names, also where case is ignored. What a
+    member's own header says of it is what the directory says, unless it leaves that to what follows the data.
 
     Raises:
         UnreadableCheckpoint: damaged, or not such an archive.
@@ -52,18 +72,21 @@ def members(data: memoryview) -> tuple[str, dict[str, Member]]:
     listed = _entries(data, directory, end, entries)
     found: dict[str, Member] = {}
     seen: set[str] = set()
-    top = listed[0][0].split("/", 1)[0] if listed else ""
+    top = listed[0].name.split("/", 1)[0] if listed else ""
     reached = 0
-    for name, header, size, crc in sorted(listed, key=lambda entry: entry[1]):
-        _check_name(name, top)
-        if name.casefold() in seen:
-            raise UnreadableCheckpoint(f"zip archive with two members called {quoted(name)}")
-        seen.add(name.casefold())
-        if header < reached:
-            raise UnreadableCheckpoint(f"zip archive in which {quoted(name)} overlaps another member")
-        start = _data_start(data, name, header)
-        reached = start + size
-        found[name[len(top) + 1 :]] = Member(name, start, reached, crc)
+    listed.sort(key=lambda entry: entry.header)
+    if listed and listed[0].header:
+        raise UnreadableCheckpoint(f"zip archive with {listed[0].header} bytes before its first member")
+    for entry in listed:
+        _check_name(entry.name, top)
+        if entry.name.casefold() in seen:
+            raise UnreadableCheckpoint(f"zip archive with two members called {quoted(entry.name)}")
+        seen.add(entry.name.casefold())
+        if entry.header < reached:
+            raise UnreadableCheckpoint(f"zip archive in which {quoted(entry.name)} overlaps another member")
+        start = _data_start(data, entry)
+        reached = start + entry.size
+        found[entry.name[len(top) + 1 :]] = Member(entry.name, start, reached, entry.crc)
     if reached > directory:
         raise UnreadableCheckpoint("truncated zip archive: a member reaches into the directory")
     return top, found
@@ -99,9 +122,8 @@ def _before_zip64_end(data: memoryview, end: int, expected: tuple[int, int, int,
     return end
 
 
-def _entries(data: memoryview, at: int, end: int, entries: int) -> list[tuple[str, int, int, int]]:
-    """Of every member: name, offset of its header, size, checksum."""
-    listed = []
+def _entries(data: memoryview, at: int, end: int, entries: int) -> list[_Entry]:
+    listed: list[_Entry] = []
     for _ in range(entries):
         if at + _CENTRAL.size > end:
             raise UnreadableCheckpoint("damaged zip archive: its directory is cut off")
@@ -112,25 +134,42 @@ def _entries(data: memoryview, at: int, end: int, entries: int) -> list[tuple[st
         name = _name(data, at + _CENTRAL.size, name_length)
         if signature != b"PK\x01\x02" or disk:
             raise UnreadableCheckpoint("damaged zip archive: its directory is not one")
-        if flags & ~_ALLOWED_FLAGS:
-            raise UnreadableCheckpoint(f"zip member {quoted(name)} is encrypted or has unknown flags ({flags:#06x})")
-        if method or packed != size:
-            raise UnreadableCheckpoint(f"zip member {quoted(name)} is compressed, which torch never does")
-        listed.append((name, header, size, crc))
+        listed.append(_Entry(name, header, size, packed, crc, flags, method))
         at += _CENTRAL.size + name_length + extra + comment
     if at != end:
         raise UnreadableCheckpoint("damaged zip archive: its directory has another length")
+    _check_kind(listed)
     return listed
 
 
-def _data_start(data: memoryview, name: str, header: int) -> int:
-    """Where a member's bytes begin; its own header must agree with the directory about its name."""
-    if header + _LOCAL.size > len(data):
-        raise UnreadableCheckpoint(f"damaged zip archive: {quoted(name)} lies outside the file")
-    signature, _, flags, method, _, _, _, _, _, name_length, extra = _LOCAL.unpack_from(data, header)
-    at = header + _LOCAL.size
-    if signature != b"PK\x03\x04" or flags & ~_ALLOWED_FLAGS or method or _name(data, at, name_length) != name:
-        raise UnreadableCheckpoint(f"damaged zip archive: two different headers of {quoted(name)}")
+def _check_kind(listed: Sequence[_Entry]) -> None:
+    """Members are such as torch writes. What is known to be something else is called by its name first."""
+    inner = [entry.name.partition("/")[2] for entry in listed]
+    if any(name == "constants.pkl" or name.startswith("code/") for name in inner):
+        raise UnreadableCheckpoint("a TorchScript program, not weights; save its state_dict() instead")
+    if listed and all(entry.name.endswith(".npy") for entry in listed):
+        raise UnreadableCheckpoint(
+            "a NumPy archive (.npz), not a checkpoint; save its arrays with torch.save or as safetensors"
+        )
+    for entry in listed:
+        shown = quoted(entry.name)
+        if entry.flags & ~_ALLOWED_FLAGS:
+            raise UnreadableCheckpoint(f"zip member {shown} is encrypted or has unknown flags ({entry.flags:#06x})")
+        if entry.method or entry.packed != entry.size:
+            raise UnreadableCheckpoint(f"zip member {shown} is compressed, which torch never does")
+
+
+def _data_start(data: memoryview, entry: _Entry) -> int:
+    """Where a member's bytes begin; its own header must agree with the directory."""
+    if entry.header + _LOCAL.size > len(data):
+        raise UnreadableCheckpoint(f"damaged zip archive: {quoted(entry.name)} lies outside the file")
+    signature, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL.unpack_from(data, entry.header)
+    at = entry.header + _LOCAL.size
+    same = (flags, method, _name(data, at, name_length)) == (entry.flags, entry.method, entry.name)
+    if not flags & _SIZES_FOLLOW:
+        same = same and (crc, packed, size) == (entry.crc, entry.packed, entry.size)
+    if signature != b"PK\x03\x04" or not same:
+        raise UnreadableCheckpoint(f"damaged zip archive: two different headers of {quoted(entry.name)}")
     return at + int(name_length) + int(extra)
 
 
@@ -142,5 +181,6 @@ def _check_name(name: str, top: str) -> None:
     parts = name.split("/")
     if parts[0] != top or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
         raise UnreadableCheckpoint(f"zip member {quoted(name)} does not lie in the archive's one folder")
-    if any(character in "\\:" or ord(character) < 32 for character in name):
+    inner = name[len(top) :]  # the folder has the name that the file had when torch wrote it
+    if any(character in "\\:" or ord(character) < 32 for character in inner):
         raise UnreadableCheckpoint(f"zip member {quoted(name)} has a name that torch does not write")

@@ -10,8 +10,7 @@ from dataclasses import asdict
 
 from videozoo.cache.contents import CachedFile, contents, remove, stale
 from videozoo.cache.places import home
-from videozoo.errors import DigestMismatch
-from videozoo.terminal import printable
+from videozoo.errors import DigestMismatch, printable
 
 NAME = "cache"
 HELP = "List, verify or clean the files of the cache."
@@ -64,7 +63,7 @@ def _verify(options: argparse.Namespace) -> int:
     files = [file for file in contents(hashed=True) if file.digest is not None]
     damaged = [file for file in files if file.problem is not None]
     for file in damaged:
-        print(printable(f"videozoo: error: {file.path}: {file.problem}"), file=sys.stderr)
+        print(f"videozoo: error: {printable(file.path)}: {file.problem}", file=sys.stderr)
     if options.json:
         _print_json(files)
     else:
@@ -79,7 +78,7 @@ def _clean(options: argparse.Namespace) -> int:
             remove(file)
         if not options.json:
             done = "would remove" if options.dry_run else "removed"
-            print(printable(f"{done}  {file.size_bytes:>13,} bytes  {file.path}"))
+            print(f"{done}  {file.size_bytes:>13,} bytes  {printable(file.path)}")
     if options.json:
         _print_json(files)
     else:

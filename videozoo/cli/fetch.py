@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from videozoo import cache, lockfile, registry
-from videozoo.errors import InvalidArgument, VideoZooError
+from videozoo.errors import InvalidArgument, VideoZooError, first_line, printable
 from videozoo.manifest import Entry
 
 NAME = "fetch"
@@ -37,11 +37,14 @@ def run(options: argparse.Namespace) -> int:
             return error
 
     status = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
         for entry, answer in zip(entries, pool.map(fetch, entries), strict=True):
             if isinstance(answer, Path):
-                print(f"{entry.name}  {answer}", flush=True)
+                print(f"{entry.name}  {printable(answer)}", flush=True)
             else:
-                print(f"videozoo: error: {str(answer).splitlines()[0]}", file=sys.stderr)
+                print(f"videozoo: error: {first_line(answer)}", file=sys.stderr)
                 status = answer.exit_status
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt, nobody waits for a slow server
     return status

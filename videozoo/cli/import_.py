@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import lockfile, registry
-from videozoo.errors import InvalidArgument, VideoZooError
-from videozoo.terminal import printable
+from videozoo.errors import InvalidArgument, VideoZooError, first_line, printable
 
 if TYPE_CHECKING:
     from videozoo.importing import Imported
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 found = import_file(path, row=options.row)
             except VideoZooError as error:
-                print(printable(f"videozoo: error: {str(error).splitlines()[0]}"), file=sys.stderr)
+                print(f"videozoo: error: {first_line(error)}", file=sys.stderr)
                 answers.append({"source": path, "error": {"type": type(error).__name__, "message": str(error)}})
                 status = error.exit_status
                 continue

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videozoo import lockfile
-from videozoo.errors import VideoZooError
-from videozoo.terminal import printable
+from videozoo.errors import VideoZooError, first_line, printable
 
 NAME = "mirror"
 HELP = "Write a folder that any web server, or a Hugging Face repository, can serve as VIDEOZOO_MIRROR."
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 done = mirror(options.folder, entry, trust_first_use=options.trust_first_use)
             except VideoZooError as error:
-                print(printable(f"videozoo: error: {str(error).splitlines()[0]}"), file=sys.stderr)
+                print(f"videozoo: error: {first_line(error)}", file=sys.stderr)
                 answers.append({"weights": entry.name, "error": {"type": type(error).__name__, "message": str(error)}})
                 status = error.exit_status
                 continue

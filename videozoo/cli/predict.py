@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from videozoo import registry
 from videozoo.cli.data import read_labels
-from videozoo.errors import InvalidArgument, VideoError
+from videozoo.errors import InvalidArgument, VideoError, first_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     status = 0
     for video, outcome in zip(options.videos, _outcomes(recognizer, options), strict=True):
         if isinstance(outcome, VideoError):
-            print(f"videozoo: error: {str(outcome).splitlines()[0]}", file=sys.stderr)
+            print(f"videozoo: error: {first_line(outcome)}", file=sys.stderr)
             answers.append({"video": video, "error": str(outcome)})
             status = outcome.exit_status
             continue
@@ -119,9 +119,9 @@ def _answer(video: str, prediction: Prediction, k: int) -> dict[str, object]:
 
 
 def _print(video: str, prediction: Prediction, k: int) -> None:
-    print(video)
+    print(printable(video))
     for rank, (label, value) in enumerate(_best(prediction, k), start=1):
-        print(f"  {rank}  {100 * value:6.2f} %  {label}")
+        print(f"  {rank}  {100 * value:6.2f} %  {printable(label)}")
 
 
 def _print_profile(prediction: Prediction) -> None:

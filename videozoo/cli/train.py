@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from videozoo import registry
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, printable
 from videozoo.files import refuse_unfit
 
 NAME = "train"
@@ -63,5 +63,5 @@ def run(options: argparse.Namespace) -> int:
     held_out, truth = motion_clips(model, 800, first_seed=HELD_OUT_SEED)
     accuracy = (predicted_classes(model, held_out) == truth).float().mean().item()
     save_weights(model, options.out, overwrite=options.force)
-    print(f"{options.out}: {100 * accuracy:.1f} % of 800 held-out clips", file=sys.stdout)
+    print(f"{printable(options.out)}: {100 * accuracy:.1f} % of 800 held-out clips", file=sys.stdout)
     return 0

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videozoo import lockfile, registry
-from videozoo.terminal import printable
+from videozoo.errors import printable
 
 NAME = "verify"
 HELP = "Take or fetch the file of weights, hash it, build the network and compare its logits with the stored ones."

@@ -135,6 +135,9 @@ def _printable(text: str) -> str:
 
 def _refuse_unsafe(url: str, *, previous: str | None) -> None:
     """Allow https, and plain http between programs of this machine, unless a redirect would step down to it."""
+    if "\\" in url or not url.isprintable() or " " in url:
+        # Two parsers may see two hosts in it, ours and the one that connects.
+        raise FetchError(f"{'redirected to' if previous else 'its address is'} {_printable(url)}, which is no address")
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return
