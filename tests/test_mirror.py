@@ -17,7 +17,7 @@ from videozoo.cache import places, planning, untouched
 from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.download import limits
-from videozoo.errors import DigestMismatch, InvalidArgument
+from videozoo.errors import DigestMismatch, FetchError, InvalidArgument
 from videozoo.files import sha256_file
 from videozoo.lockfile import Locked, LockedConversion
 from videozoo.registry import get_weights
@@ -227,6 +227,33 @@ def test_the_converted_file_where_it_was(
     assert run(["cache", "verify"]) == 0
     assert run(["fetch", NAME]) == 0
     assert (mirror / "videozoo.lock").read_text() == lock
+
+
+def test_an_outdated_conversion_makes_room(mirror: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEOZOO_LOCK", str(mirror / "videozoo.lock"))
+    path = cache.home() / CONVERTED
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"of another release")
+    record = {"converter": "videozoo 0", "size_bytes": 18, "sha256": sha256_file(path)}
+    places.record_of(path).write_text(json.dumps(record))
+    assert run(["cache", "verify"]) == 0  # nothing is wrong with it
+    create_model("test_tsn", pretrained=True)
+    assert server.paths() == [f"/zoo/{CONVERTED}"]
+    assert path.with_name(f"{path.name}.outdated").read_bytes() == b"of another release"
+    assert run(["cache", "clean"]) == 0
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.name}.json"}
+
+
+@pytest.mark.parametrize("fault", [Reply(status=503), Reply(b"x")], ids=["missing", "wrong"])
+def test_a_converted_file_that_does_not_arrive_leaves_no_record(
+    fault: Reply, mirror: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (CONVERTED, ORIGINAL):
+        server.serve(f"/zoo/{name}", fault)
+    monkeypatch.setenv("VIDEOZOO_LOCK", str(mirror / "videozoo.lock"))
+    with pytest.raises(FetchError):
+        create_model("test_tsn", pretrained=True)
+    assert not list((cache.home() / "converted").iterdir())
 
 
 def test_from_a_hugging_face_repository(mirror: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
