@@ -21,9 +21,9 @@ import requests
 from http_server import Reply, Server, running
 
 from videozoo import cache, lockfile
-from videozoo.cache import places, planning, untouched
+from videozoo.cache import places, planning, records, untouched
 from videozoo.download import limits
-from videozoo.errors import DigestMismatch, FetchError, NoSource, OutputError, VideoZooError
+from videozoo.errors import DigestMismatch, FetchError, InvalidArgument, NoSource, OutputError, VideoZooError
 from videozoo.files import place, sha256_file
 from videozoo.manifest import Entry, Figures, File, Input, License, Manifest, Protocol, Source, Views
 
@@ -570,6 +570,15 @@ def break_the_record(path: Path) -> None:
     path.with_name(path.name + ".json").write_text("[]")
 
 
+def forge_a_deep_record(path: Path) -> None:
+    path.with_name(path.name + ".json").write_text("[" * 30_000)
+
+
+def forge_an_empty_digest(path: Path) -> None:
+    record = path.with_name(path.name + ".json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"sha256": ""}))
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -577,7 +586,9 @@ def break_the_record(path: Path) -> None:
         (cut, f"it has {len(BODY) - 1} bytes"),
         (link, "not a regular file"),
         (lose_the_record, "missing or damaged"),
-        (break_the_record, "another release"),
+        (break_the_record, "missing or damaged"),
+        (forge_a_deep_record, "missing or damaged"),
+        (forge_an_empty_digest, "missing or damaged"),
     ],
 )
 def test_damaged_converted_file_is_set_aside(
@@ -673,20 +684,48 @@ def test_record_that_cannot_be_written_has_every_use_hashed(
     def refuse(*args: object, **options: object) -> None:
         raise OutputError("read-only")
 
-    monkeypatch.setattr(untouched, "place", refuse)
+    monkeypatch.setattr(records, "place", refuse)
     assert cache.converted(row()) == cache.converted(row()) == path
     assert hashed == [path, path]
 
 
-def test_conversion_of_another_original_is_not_used() -> None:
-    cache.store_converted(row(sha256=OTHER_DIGEST), write_body)
-    assert cache.converted(row(sha256=DIGEST)) is None
+def another_original(monkeypatch: pytest.MonkeyPatch) -> Entry:
+    return row(sha256=OTHER_DIGEST)
 
 
-def test_conversion_of_an_older_release_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.store_converted(row(), write_body)
+def another_release(monkeypatch: pytest.MonkeyPatch) -> Entry:
     monkeypatch.setattr(planning, "CONVERTER", "videozoo 2")
-    assert cache.converted(row()) is None
+    return row()
+
+
+@pytest.mark.parametrize("change", [another_original, another_release])
+def test_outdated_conversion_is_replaced_without_ceremony(
+    change: Callable[[pytest.MonkeyPatch], Entry], home: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    cache.store_converted(row(sha256=DIGEST) if change is another_original else row(), write_body)
+    before = stored(home)
+    entry = change(monkeypatch)
+    assert cache.converted(entry) is None
+    assert stored(home) == before and caplog.records == []
+    path = cache.store_converted(entry, lambda path: path.write_bytes(OTHER) and None)
+    assert cache.converted(entry) == path and path.read_bytes() == OTHER
+    assert stored(home) == before
+
+
+def test_no_file_of_the_cache_is_ever_without_a_record(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands there when a process is killed at any rename: a file that is right, or none."""
+    seen: list[tuple[bool, bool]] = []
+    replace = os.replace
+    path = places.cached(row(), "converted")
+
+    def look(*names: object) -> None:
+        replace(*names)  # type: ignore[arg-type]
+        seen.append((path.exists(), places.record_of(path).exists()))
+
+    monkeypatch.setattr(os, "replace", look)
+    cache.store_converted(row(), write_body)
+    assert seen == [(False, True), (True, True)]
 
 
 def test_failed_conversion_keeps_the_former(home: Path) -> None:
@@ -806,3 +845,41 @@ def test_place_respects_the_umask(umask: int, tmp_path: Path) -> None:
     finally:
         os.umask(former)
     assert stat.S_IMODE((tmp_path / "out.bin").stat().st_mode) == 0o666 & ~umask
+
+
+# What the user sets
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ftp://host/zoo", "host/zoo", "/srv/zoo", "https://", "https://[::1", "hf-hub:", "hf-hub:a/b/c", "hf-hub:a/..",
+        "hf-hub:a/b@", "hf-hub:a/b@../c", "https://host/\x1b[2J", "htp://me:secret@host",
+    ],
+)  # fmt: skip
+def test_a_mirror_that_is_none_is_one_line(place: str, monkeypatch: pytest.MonkeyPatch, no_socket: None) -> None:
+    monkeypatch.setenv("VIDEOZOO_MIRROR", f"https://host.invalid/fine {place}")
+    with pytest.raises(InvalidArgument) as error:
+        cache.obtain(row("https://host.invalid/f"))
+    assert one_line(error).isprintable() and "secret" not in one_line(error)
+
+
+def test_a_branch_with_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEOZOO_MIRROR", "hf-hub:lab/zoo@refs/pr/1")
+    assert places.addresses(row())[1].url.startswith("https://huggingface.co/lab/zoo/resolve/refs%2Fpr%2F1/originals/")
+
+
+@pytest.mark.parametrize("name", [NAME, f"originals/net.k400/{NAME}"])
+def test_a_file_without_a_digest_is_taken_by_name_where_the_user_says_so(
+    name: str, folder: Path, no_socket: None
+) -> None:
+    entry = row("https://host.invalid/f", sha256_prefix=None)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(BODY)
+    (folder / "a.pth").write_bytes(OTHER)
+    with pytest.raises(NoSource, match="trust-first-use` takes a file of this name from a folder of VIDEOZOO_WEIGHTS"):
+        cache.fetch(entry)
+    assert cache.fetch(entry, trust_first_use=True) == folder / name
+    assert lockfile.read(cache.lock_path())[entry.name] == lockfile.Locked(DIGEST, len(BODY), str(folder / name))
+    (folder / name).rename(folder / "renamed.pth")
+    assert cache.fetch(entry) == folder / "renamed.pth"  # by the digest that is locked now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,50 @@ def test_the_list_needs_no_torch(tmp_path: Path) -> None:
         f"from videozoo.cli.main import run; run(['cache', 'list']); import sys; print({HEAVY} & {{*sys.modules}})"
     )
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_clean_of_a_name_that_means_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "converted" / ".videozoo-00.tmp").touch()
+    for pattern, near in (("test_tsn.moton8", "its tags are motion8"), ("tst_tsn", "the nearest are test_tsn")):
+        assert run(["cache", "clean", pattern]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and near in err
+    assert (home / CONVERTED).exists() and (home / "converted" / ".videozoo-00.tmp").exists()
+    assert run(["cache", "clean", "test_tsn"]) == 0  # an architecture means its default row
+    assert not (home / CONVERTED).exists()
+
+
+def test_a_home_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path / "file"))
+    for arguments in (["cache", "list"], ["cache", "clean"], ["verify", "test_tsn"], ["fetch", "tpn_tsm_r50"]):
+        assert run(arguments) == 6
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "VIDEOZOO_HOME" in err and "is a file" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("linked", ["originals", "converted"])
+def test_folders_that_are_links(linked: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original(BY_PREFIX)
+    before = listed(capsys, "list")
+    (home / linked).rename(tmp_path / "elsewhere")
+    (home / linked).symlink_to(tmp_path / "elsewhere")
+    (home / linked / "loop").symlink_to(home)
+    (home / "other").symlink_to(tmp_path / "elsewhere")
+    after = listed(capsys, "list")
+    assert {name: after[name] for name in before} == before
+    assert after["other"]["kind"] == "unknown" and not any(name.startswith("other/") for name in after)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_names_do_not_reach_the_terminal_raw(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "originals" / "a\x1b[2Jb"
+    folder.mkdir(parents=True)
+    (folder / "c\nd\udc80.damaged").touch()
+    assert run(["cache", "list"]) == 0
+    assert run(["cache", "clean"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "c\nd" not in out and out.count(r"originals/a\x1b[2Jb/c\nd\udc80.damaged") == 2

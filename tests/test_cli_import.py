@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -192,3 +193,16 @@ def test_the_child_process_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("VIDEOZOO_HOME", str(tmp_path / "home"))
     assert run(["import", str(copy(tmp_path))]) == 0
     assert (tmp_path / "home" / "converted" / f"{NAME}.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "it"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    assert run(["import", str(path)]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"{path}: it is not a regular file" in err

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from videozoo import cache, manifest
-from videozoo.cache import places
+from videozoo.cache import places, untouched
 from videozoo.cli.main import run
 from videozoo.files import sha256_file
 from videozoo.manifest import Entry, Expectation
@@ -107,6 +107,24 @@ def test_a_damaged_original_beside_a_good_conversion(
     original.write_bytes(b"damaged")
     assert run(["verify", "test_tsn"]) == 4
     assert str(original) in capsys.readouterr().err
+
+
+def test_a_converted_file_that_only_seems_untouched(
+    expect: Expect, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untouched, "SETTLED_NS", 0)
+    expect(None)
+    assert run(["verify", "test_tsn"]) == 0
+    path = places.cached(get_weights("test_tsn"), "converted")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    untouched.remember(path, untouched.state(path))
+    capsys.readouterr()
+    assert cache.converted(get_weights("test_tsn")) == path  # a load does not notice
+    assert run(["verify", "test_tsn"]) == 4
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"{path}: its sha256 is" in err
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,23 @@ def test_the_card_has_figures_only_of_the_rows_own_tensors(tmp_path: Path) -> No
     assert "Trained on from `test_ircsn.motion8`" in tuned.card
 
 
+@pytest.mark.parametrize("claim", ["converted file", "folder"])
+def test_what_a_file_says_of_itself_is_no_provenance(claim: str, tmp_path: Path) -> None:
+    if claim == "folder":
+        videozoo.save_to_dir(videozoo.create_model("test_ircsn", True), tmp_path / "model")
+        model = videozoo.create_model(f"local-dir:{tmp_path / 'model'}")
+    else:
+        original = videozoo.cache.fetch(videozoo.get_weights("test_ircsn"))
+        converted = videozoo.convert_checkpoint(original, tmp_path / "x.safetensors").output
+        model = videozoo.create_model("test_ircsn", checkpoint_path=converted)
+    assert model.pretrained_cfg["tag"] == "motion8"
+    assert "bit for bit" in videozoo.push_to_hub(model, "lab/x", dry_run=True).card  # the tensors prove that
+    with torch.no_grad():
+        model.fc.bias.add_(1)
+    card = videozoo.push_to_hub(model, "lab/x", dry_run=True).card
+    assert "Trained on from" not in card and "knows no published weights behind it" in card
+
+
 def test_the_front_matter_is_yaml_whatever_the_names_are() -> None:
     yaml = pytest.importorskip("yaml")
     model = random_model("test_ircsn", 3)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from test_cache import BODY, DIGEST, OTHER, OTHER_DIGEST, row
 from videozoo import cache, lockfile
 from videozoo.errors import DigestMismatch, InvalidArgument, NoSource, OutputError
 from videozoo.lockfile import Locked
+from videozoo.manifest import Entry
 
 LINE = Locked(DIGEST, len(BODY), "https://host.invalid/f")
 
@@ -100,14 +104,21 @@ def test_a_conversion_of_another_original_than_the_locked_one(tmp_path: Path) ->
     ["", "{", "[]", "{}", '{"version": 2, "weights": {}}', '{"version": 1, "weights": []}', "\xff"]
     + [
         json.dumps({"version": 1, "weights": {"n": {"sha256": DIGEST, "size_bytes": 1, "source": "s"} | change}})
-        for change in ({"sha256": "abc"}, {"size_bytes": -1}, {"size_bytes": True}, {"source": None}, {"more": 1})
+        for change in (
+            {"sha256": "abc"},
+            {"size_bytes": -1},
+            {"size_bytes": True},
+            {"source": None},
+            {"more": 1},
+            {"\x1b[2J": 1},
+        )
     ],
 )
 def test_a_damaged_lock_is_an_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "l").write_text(text, encoding="latin-1")
     with pytest.raises(InvalidArgument, match="lock file") as error:
         lockfile.read(tmp_path / "l")
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
 
 
 def test_lines_are_sorted_and_kept(tmp_path: Path) -> None:
@@ -115,3 +126,87 @@ def test_lines_are_sorted_and_kept(tmp_path: Path) -> None:
         lockfile.add(tmp_path / "l", name, LINE)
     lockfile.add(tmp_path / "l", "a", Locked(OTHER_DIGEST, 1, "elsewhere"))
     assert list(lockfile.read(tmp_path / "l").items()) == [("a", LINE), ("b", LINE)]
+
+
+# A lock that is new to a cache
+
+
+def write_converted(path: Path) -> None:
+    path.write_bytes(OTHER)
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """A row of which the cache has the converted file and the line, and nothing has the original."""
+    monkeypatch.setenv("VIDEOZOO_OFFLINE", "1")
+    entry = row("https://host.invalid/f")
+    cache.home().mkdir(exist_ok=True)
+    lockfile.add(cache.lock_path(), entry.name, LINE)
+    cache.store_converted(entry, write_converted)
+    return entry
+
+
+def test_a_new_lock_takes_over_what_the_cache_knows(imported: Entry, tmp_path: Path) -> None:
+    own = lockfile.read(cache.lock_path())[imported.name]
+    with lockfile.used(tmp_path / "new.lock"):
+        assert cache.plan(imported).kind == "converted" and not (tmp_path / "new.lock").exists()
+        for _ in range(2):
+            assert cache.obtain(imported) == cache.Plan("converted", cache.home() / "converted/net.k400.safetensors")
+    assert lockfile.read(tmp_path / "new.lock") == {imported.name: own}
+    assert own.converted is not None and own.converted.sha256 == OTHER_DIGEST
+
+
+@pytest.mark.parametrize("fault", ["file", "conversion", "manifest", "no line"])
+def test_a_new_lock_takes_over_nothing_that_does_not_fit(fault: str, imported: Entry, tmp_path: Path) -> None:
+    if fault == "file":
+        (cache.home() / "converted" / "net.k400.safetensors").write_bytes(BODY)
+    elif fault == "conversion":
+        lockfile.put(cache.lock_path(), imported.name, LINE)
+    elif fault == "manifest":
+        imported = row("https://host.invalid/f", sha256=OTHER_DIGEST)
+    else:
+        cache.lock_path().unlink()
+    with lockfile.used(tmp_path / "new.lock"), pytest.raises(NoSource):
+        cache.obtain(imported)
+    assert not (tmp_path / "new.lock").exists()
+
+
+ADD = """
+import sys
+from pathlib import Path
+from videozoo import cache, lockfile
+from videozoo.cache.guards import lock_guard
+lock = cache.lock_path()
+print(flush=True)
+sys.stdin.readline()
+for number in range(20):
+    with lock_guard(lock):
+        lockfile.add(lock, f"{sys.argv[1]}-{number}", lockfile.Locked("0" * 64, 1, ""))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked there")
+def test_processes_with_caches_of_their_own_share_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "file").touch()
+    processes = []
+    for number in range(4):
+        home = tmp_path / (f"home{number}" if number else "file") / "home"  # the first one cannot be written
+        names = {"VIDEOZOO_HOME": str(home), "VIDEOZOO_LOCK": str(tmp_path / "project" / "videozoo.lock")}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", ADD, str(number)], env=os.environ | names, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    assert len(lockfile.read(tmp_path / "project" / "videozoo.lock")) == 80
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["videozoo.lock"]

@@ -13,7 +13,7 @@ import pytest
 from http_server import Reply, Server, running
 
 from videozoo import cache, create_model, isolation, load_recognizer, lockfile
-from videozoo.cache import places, planning
+from videozoo.cache import places, planning, untouched
 from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.download import limits
@@ -158,6 +158,27 @@ def test_an_imported_row_is_mirrored_converted(tmp_path: Path, monkeypatch: pyte
     assert run(["mirror", str(tmp_path / "mirror")]) == 0
     assert files(tmp_path / "mirror") == FILES - {ORIGINAL}
     assert "private" not in (tmp_path / "mirror" / "videozoo.lock").read_text()
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_converted_file_that_only_seems_untouched_is_not_published(
+    locked: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untouched, "SETTLED_NS", 0)
+    create_model("test_tsn", pretrained=True)
+    lock, path = cache.lock_path(), cache.home() / CONVERTED
+    if not locked:
+        line = lockfile.read(lock)[NAME]
+        lockfile.put(lock, NAME, dataclasses.replace(line, converted=None))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    untouched.remember(path, untouched.state(path))
+    assert cache.converted(get_weights(NAME)) == path  # a load does not notice
+    assert run(["mirror", str(tmp_path / "mirror"), NAME]) == 4
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "its sha256 is" in err
+    assert CONVERTED not in files(tmp_path / "mirror") and not (tmp_path / "mirror" / "videozoo.lock").exists()
 
 
 def test_an_embedded_row_that_is_named(tmp_path: Path) -> None:

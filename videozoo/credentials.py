@@ -6,7 +6,10 @@ import os
 
 from videozoo.errors import FetchError
 
-HUGGINGFACE_ENDPOINT = "https://huggingface.co"
+
+def huggingface_endpoint() -> str:
+    """The host of Hugging Face repositories: ``HF_ENDPOINT``, or the public one; without a slash at its end."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def authorization(url: str) -> dict[str, str]:
@@ -21,8 +24,7 @@ def authorization(url: str) -> dict[str, str]:
     >>> authorization("https://example.org/huggingface.co/lab/csn")
     {}
     """
-    endpoint = os.environ.get("HF_ENDPOINT") or HUGGINGFACE_ENDPOINT
-    if not url.startswith(endpoint.rstrip("/") + "/"):
+    if not url.startswith(huggingface_endpoint() + "/"):
         return {}
     from huggingface_hub import constants, get_token
 

@@ -185,7 +185,9 @@ def _describe(
     dataset: str | None,
     license_id: str | None,
 ) -> tuple[ModelConfig, Entry | None, Entry | None]:
-    """The configuration; the row whose tensors, classes and preprocessing these are; else the row they started from."""
+    """The configuration; the row whose tensors, classes and preprocessing these are; else the row they started from,
+    unless only the file that they came from says so.
+    """
     architecture = model.pretrained_cfg.get("architecture")
     if not isinstance(architecture, str) or not registry.is_model(architecture):
         raise InvalidArgument("this network was not built by create_model: its architecture is not known")
@@ -214,7 +216,7 @@ def _describe(
         license=license_id or (None if start is not None else model.pretrained_cfg.get("license")),
         sha256=None,
     )
-    return config, row, start
+    return config, row, None if model.row_is_claimed else start
 
 
 def _label_names(model: VideoModel, labels: Sequence[str] | None) -> tuple[str, ...]:

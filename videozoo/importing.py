@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,7 +51,10 @@ def import_file(path: Path, *, row: str | None = None) -> Imported:
         OutputError: the cache, or the lock file, cannot be written.
     """
     try:
-        sha256, size_bytes = sha256_file(path), path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may have no end
+            raise UnreadableCheckpoint(f"{path}: it is not a regular file; name the checkpoint itself")
+        sha256, size_bytes = sha256_file(path), status.st_size
     except OSError as error:
         raise UnreadableCheckpoint(f"{path}: cannot be read: {error.strerror or error}") from None
     converted_row = _row_of_conversion(sha256)

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, printable
 from videozoo.files import place
 
 VERSION = 1
@@ -97,7 +97,7 @@ def read(path: Path) -> Mapping[str, Locked]:
             raise ValueError(f"version {data['version']!r}, not {VERSION}")
         return {str(name): _locked(line) for name, line in data["weights"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        reason = printable(f"{type(error).__name__} {error}")[:200]
         raise InvalidArgument(
             f"{path} is not a videozoo lock file ({reason}); restore it, or remove it to lock anew"
         ) from error

@@ -17,8 +17,9 @@ from pathlib import Path
 from videozoo import cache, lockfile, registry
 from videozoo.cache import planning
 from videozoo.cache.contents import contents
+from videozoo.cache.guards import lock_guard
 from videozoo.cache.places import Kind, layout
-from videozoo.errors import FetchError, InvalidArgument, OutputError
+from videozoo.errors import DigestMismatch, FetchError, InvalidArgument, OutputError
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
 from videozoo.importing import convert_into_cache
 from videozoo.lockfile import Locked, LockedConversion
@@ -86,6 +87,7 @@ def mirror(folder: Path, entry: Entry, *, progress: bool = True, trust_first_use
 
     Raises:
         FetchError: the row cannot be had; as `cache.fetch`.
+        DigestMismatch: the converted file of the cache is not what its record and the lock say.
         CheckpointError: the original cannot be converted.
         OutputError: the folder, or the cache, cannot be written.
     """
@@ -98,8 +100,12 @@ def mirror(folder: Path, entry: Entry, *, progress: bool = True, trust_first_use
         line = Locked(sha256_file(original), original.stat().st_size, "")
     conversion = _mirror_converted(folder, entry, original, line.sha256, written, kept)
     line = replace(line, source=_public_source(entry), converted=conversion)
-    if lockfile.read(folder / LOCK).get(entry.name) != line:
-        lockfile.put(folder / LOCK, entry.name, line)
+    try:
+        with lock_guard(folder / LOCK):  # somebody may have named it as the lock of their runs
+            if lockfile.read(folder / LOCK).get(entry.name) != line:
+                lockfile.put(folder / LOCK, entry.name, line)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     return Mirrored(entry.name, tuple(written), tuple(kept))
 
 
@@ -134,7 +140,14 @@ def _mirror_converted(
             source = convert_into_cache(entry, original, sha256)
         if source is None:
             raise OutputError(f"{entry.name}: its conversion left the cache meanwhile; run this again")
-        known = LockedConversion(sha256_file(source), source.stat().st_size, lockfile.CONVERTER)
+        found = LockedConversion(sha256_file(source), source.stat().st_size, lockfile.CONVERTER)
+        problem = planning.converted_problem(entry)  # in full: the mirror's lock is going to vouch for these bytes
+        if problem is not None or (known is not None and known != found):
+            raise DigestMismatch(
+                f"{entry.name}: {source} is not published: {problem or 'the lock has another digest'}; "
+                f"remove it with `videozoo cache clean {entry.name}`"
+            )
+        known = found
         if planning.look(target, known).problem is not None:
             _copy(source, target, known.sha256)
             written.append(name)

@@ -26,7 +26,8 @@ def model_card(config: ModelConfig, *, name: str, row: Entry | None, trained_fro
         config: what the folder holds.
         name: how the model is asked for, such as ``hf-hub:org/name``.
         row: the manifest's row whose tensors these are; None where they are no row's.
-        trained_from: else the row that training started from, if it is known.
+        trained_from: else the row that training started from, if it is known; what a file says of itself is no
+            knowledge.
     """
     spec = registry.architecture(config.architecture)
     citation = manifest.load().citations[spec.citation]

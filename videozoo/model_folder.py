@@ -74,6 +74,7 @@ def open_folder(name: str) -> ModelFolder:
 def describe(network: VideoModel, folder: ModelFolder) -> None:
     """Let ``network.pretrained_cfg`` say what the folder says, beside timm's keys ``protocol`` and ``label_names``."""
     config, center = folder.config, folder.config.protocol.center
+    network.row_is_claimed = config.tag is not None
     network.pretrained_cfg = network.pretrained_cfg | {
         "tag": config.tag,
         "url": folder.origin,

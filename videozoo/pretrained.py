@@ -90,6 +90,7 @@ def pretrained_model(
             "%s is %s, but is used as %s: frames are prepared for the latter", source.path, own.name, entry.name
         )
     network.pretrained_cfg = _pretrained_cfg(spec, entry or own, network)
+    network.row_is_claimed = entry is None and own is not None and source.architecture is not None
     return network
 
 
@@ -113,7 +114,7 @@ def _about_classifier(found: int, wanted: int) -> str:
 
 
 def row_of(source: WeightFile, architecture: str) -> Entry | None:
-    """The manifest row of a file: the one that a converted file names, or whose digest an original file has."""
+    """The manifest row of a file: the one that a converted file claims to be of, or whose digest an original has."""
     if source.architecture is None:
         entry = registry.find_by_digest(source.file.sha256())
     else:

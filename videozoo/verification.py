@@ -7,7 +7,6 @@ someone has measured it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ def verify(entry: Entry, *, progress: bool = True) -> Verification:
         FetchError: the file cannot be had, or is not the row's.
         CheckpointError: it cannot be used, or the logits differ by more than the row's tolerance.
     """
-    files = _hashed(entry, cache.obtain(entry, progress=progress).path)
+    files = _hashed(entry, cache.obtain(entry, progress=progress))
     network = create_model(entry.architecture, entry.tag).eval()
     clip = fixed_input(entry.protocol)
     with torch.inference_mode():
@@ -69,15 +68,22 @@ def fixed_input(protocol: Protocol) -> Tensor:
     return torch.from_numpy((pixels.astype(np.float32) - mean) / std)[None]
 
 
-def _hashed(entry: Entry, path: Path) -> dict[str, str]:
-    """The digests of the row's files; the one that is loaded was compared when it was obtained."""
-    files = {str(path): sha256_file(path)}
+def _hashed(entry: Entry, found: cache.Plan) -> dict[str, str]:
+    """The digests of the row's files, each read in full: that nobody touched it since it was last read is not enough.
+
+    Raises:
+        DigestMismatch: one is not what the record, the lock or the manifest says.
+    """
+    remedy = f"remove it with `videozoo cache clean {entry.name}`"
+    if found.path == places.cached(entry, "converted") and (problem := planning.converted_problem(entry)) is not None:
+        raise DigestMismatch(f"{found.path}: {problem}; {remedy}")
+    files = {str(found.path): sha256_file(found.path)}
     original = places.cached(entry, "original")
     if entry.file is not None and not entry.file.embedded and original.exists():
-        found = planning.look_at_cached(entry, planning.wanted(entry))
-        if found.problem is not None or found.sha256 is None:
-            raise DigestMismatch(f"{original}: {found.problem}; remove it")
-        files[str(original)] = found.sha256
+        look = planning.look_at_cached(entry, planning.wanted(entry))
+        if look.problem is not None or look.sha256 is None:
+            raise DigestMismatch(f"{original}: {look.problem}; {remedy}")
+        files[str(original)] = look.sha256
     return files
 
 

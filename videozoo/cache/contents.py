@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from videozoo import registry
 from videozoo.cache import places, planning
-from videozoo.cache.storing import guard, is_guarded
+from videozoo.cache.guards import guard, is_guarded, lock_guard
+from videozoo.cache.storing import DAMAGED, OUTDATED
 from videozoo.download import PART
 from videozoo.errors import InvalidArgument, OutputError, VideoZooError
 from videozoo.files import TEMPORARY_PREFIX
 from videozoo.manifest import Entry, load
 
 CachedKind = Literal[
-    "original", "converted", "record", "partial", "temporary", "damaged", "lock file", "guard", "unknown"
+    "original", "converted", "record", "partial", "temporary", "damaged", "outdated", "lock file", "guard", "unknown"
 ]
-DAMAGED = ".damaged"
-"""How the name of a file ends that was set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,25 @@ def contents(*, hashed: bool = False) -> list[CachedFile]:
 
     Raises:
         InvalidArgument: the lock file cannot be read.
+        OutputError: ``VIDEOZOO_HOME`` is a file.
     """
     found = []
-    for folder, _, names in os.walk(places.home()):
-        for name in names:
-            path = Path(folder) / name
-            with suppress(FileNotFoundError):  # another process has just finished with it
-                found.append(_look(path, hashed))
+    for path in _paths(places.home()):
+        with suppress(FileNotFoundError):  # another process has just finished with it
+            found.append(_look(path, hashed))
     return sorted(found, key=lambda file: file.path)
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    """Every file below; of links to folders, those are followed that the cache itself looks into, the others named."""
+    for parent, folders, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names)
+        for link in (Path(parent) / name for name in folders if os.path.islink(Path(parent) / name)):
+            depth = link.relative_to(places.home()).parts
+            if depth[0] in ("originals", "converted", "locks") and len(depth) <= (2 if depth[0] == "originals" else 1):
+                yield from _paths(link)
+            else:
+                yield link
 
 
 def _look(path: Path, hashed: bool) -> CachedFile:
@@ -65,6 +76,8 @@ def _look(path: Path, hashed: bool) -> CachedFile:
         return CachedFile(path, row, "unknown", size, None, None)
     if kind == "converted":
         problem = planning.converted_problem(entry, hashed=hashed)
+        if problem == planning.OUTDATED:
+            return CachedFile(path, row, "outdated", size, None, problem)
         return CachedFile(path, row, kind, size, "sha256" if places.record_of(path).exists() else "none", problem)
     digest, problem = _original(entry, path, size, hashed)
     return CachedFile(path, row, kind, size, digest, problem)
@@ -82,6 +95,8 @@ def _kind(path: Path) -> tuple[CachedKind, str | None]:
         return "temporary", row
     if path.name.endswith(DAMAGED):
         return "damaged", row
+    if path.name.endswith(OUTDATED):
+        return "outdated", row
     if row is not None and path.name.endswith((PART, f"{PART}.json")):
         return "partial", row
     if row is not None and folder == "converted":
@@ -122,10 +137,24 @@ def stale(patterns: Sequence[str] = (), *, partial: bool = False) -> list[Cached
     Args:
         patterns: all files of the rows that match these wildcards, too.
         partial: downloads that can be taken up again, too.
+
+    Raises:
+        UnknownWeights: a pattern that means no row, neither of the manifest nor of the cache.
+        InvalidArgument, OutputError: as `contents`.
     """
     files = contents()  # before any guard is looked at: what a process begins later is not in this list
+    patterns = _patterns(patterns, {file.row for file in files if file.row is not None})
     busy = {file.path.stem for file in files if file.kind == "guard" and is_guarded(file.path.stem)}
     return [file for file in files if not _in_use(file, busy) and _is_stale(file, patterns, partial)]
+
+
+def _patterns(patterns: Sequence[str], cached: set[str]) -> list[str]:
+    """The same; one that matches nothing is a name, such as an architecture for its default row, or a mistake."""
+    rows = cached | {entry.name for entry in load().entries}
+    return [
+        pattern if any(fnmatchcase(row, pattern) for row in rows) else registry.get_weights(pattern).name
+        for pattern in patterns
+    ]
 
 
 def _in_use(file: CachedFile, busy: set[str]) -> bool:
@@ -139,8 +168,8 @@ def _is_stale(file: CachedFile, patterns: Sequence[str], partial: bool) -> bool:
         return True
     if file.kind == "record":
         return not os.path.lexists(file.path.with_suffix(""))
-    outdated = file.kind == "converted" and file.problem is not None
-    return outdated or file.kind in ("damaged", "temporary") or (partial and file.kind == "partial")
+    useless = file.kind == "converted" and file.problem is not None
+    return useless or file.kind in ("damaged", "outdated", "temporary") or (partial and file.kind == "partial")
 
 
 def remove(file: CachedFile) -> None:
@@ -150,8 +179,8 @@ def remove(file: CachedFile) -> None:
         OutputError: the cache cannot be written.
     """
     try:
-        with guard(file.row or "videozoo"):
-            if file.kind == "converted":
+        with guard(file.row) if file.row is not None else lock_guard(places.own_lock()):
+            if file.path.suffix == ".safetensors" and file.kind in ("converted", "outdated"):
                 places.record_of(file.path).unlink(missing_ok=True)
             file.path.unlink(missing_ok=True)
             with suppress(OSError):  # only an empty folder goes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 from videozoo import lockfile
-from videozoo.cache import places
+from videozoo.cache import places, records
 from videozoo.cache.places import Address, Kind
 from videozoo.errors import DigestMismatch, NoSource
 from videozoo.files import digest_problem, sha256_file
 from videozoo.huggingface import is_offline
-from videozoo.lockfile import CONVERTER, LockedConversion
+from videozoo.lockfile import CONVERTER, Locked, LockedConversion
 from videozoo.manifest import Entry, File, load
 
 MAX_FILES_HASHED = 32
-"""A folder with more files than this is searched by name alone."""
+"""A folder of the user's with more files than this is searched by name alone: each one would have to be hashed."""
+OUTDATED = "it was made from another file or by another release"
+"""The `converted_problem` of a file that was not damaged: the next conversion takes its place."""
 EXTENSIONS = {"original": frozenset({".pth", ".pt", ".pkl", ".pdparams"}), "converted": frozenset({".safetensors"})}
 """Of files in a folder that is searched by digest."""
 
@@ -51,7 +53,11 @@ def plan(entry: Entry, *, trust_first_use: bool = False) -> Plan:
         InvalidArgument: the lock file cannot be read.
     """
     path = places.cached(entry, "converted")
-    if path.is_file() and not awaits_lock(entry) and converted_problem(entry) is None:
+    if awaits_lock(entry):
+        usable = line_to_adopt(entry) is not None
+    else:
+        usable = path.is_file() and converted_problem(entry) is None
+    if usable:
         return Plan("converted", path)
     return _plan(entry, trust_first_use, known_conversion(entry))
 
@@ -78,7 +84,7 @@ def _plan(
         if not original_only and (path := _converted_in(folder, entry, conversion, refused)) is not None:
             return Plan("converted", path, refused=tuple(refused))
         for candidate, named in _candidates(folder, entry, "original", file.sha256 or file.sha256_prefix):
-            found = look(candidate, file)
+            found = look(candidate, file, by_name=named and trust_first_use)
             if found.problem is None:
                 return Plan("original", candidate, refused=tuple(refused), sha256=found.sha256)
             if named:
@@ -109,13 +115,18 @@ def wanted(entry: Entry) -> File:
     line = lockfile.read(path).get(entry.name)
     if line is None:
         return file
-    known = file.sha256 or file.sha256_prefix or ""
-    if not line.sha256.startswith(known) or file.size_bytes not in (None, line.size_bytes):
+    if _contradicts(line, file):
+        known = file.sha256 or file.sha256_prefix or ""
         raise DigestMismatch(
             f"{entry.name}: {path} records sha256 {line.sha256} of {line.size_bytes} bytes, the manifest says {known} "
             f"of {file.size_bytes or 'unknown'} bytes; remove that line of the lock if the manifest is right"
         )
     return replace(file, sha256=line.sha256, size_bytes=line.size_bytes)
+
+
+def _contradicts(line: Locked, file: File) -> bool:
+    known = file.sha256 or file.sha256_prefix or ""
+    return not line.sha256.startswith(known) or file.size_bytes not in (None, line.size_bytes)
 
 
 def published(entry: Entry) -> File:
@@ -143,7 +154,8 @@ def require_digest(entry: Entry, file: File, trust_first_use: bool) -> str | Non
     if digest is None and not trust_first_use:
         raise NoSource(
             f"{entry.name}: no digest of {file.name} is known, so nothing can be verified; "
-            f"`videozoo fetch {entry.name} --trust-first-use` takes what its source sends and locks it, "
+            f"`videozoo fetch {entry.name} --trust-first-use` takes a file of this name from a folder of "
+            "VIDEOZOO_WEIGHTS_DIR, else what its source sends, and locks it, "
             f"`videozoo import FILE --as {entry.name}` a file that you have; or pass one as checkpoint_path="
         )
     return digest
@@ -151,36 +163,64 @@ def require_digest(entry: Entry, file: File, trust_first_use: bool) -> str | Non
 
 def known_conversion(entry: Entry) -> LockedConversion | None:
     """What the lock says of the row's converted file, if it was made as this release would make it."""
-    line = lockfile.read(places.lock_path()).get(entry.name)
+    return _conversion(lockfile.read(places.lock_path()).get(entry.name))
+
+
+def _conversion(line: Locked | None) -> LockedConversion | None:
     found = None if line is None else line.converted
     return found if found is not None and found.converter == CONVERTER else None
 
 
 def awaits_lock(entry: Entry) -> bool:
-    """Whether a named lock has no line of the row yet, so that the original has to be looked at for one."""
+    """Whether a named lock has no line of the row yet, so that a file to make one from has to be looked at."""
     return lockfile.chosen() is not None and entry.name not in lockfile.read(places.lock_path())
+
+
+def line_to_adopt(entry: Entry) -> Locked | None:
+    """The line of the cache's own lock that a named lock without one may take over; else None.
+
+    The line has to know both digests and not to contradict the manifest, and the converted file of the cache, which is
+    read in full, has to be the one that it knows. So a row whose original is gone loads under a new lock.
+
+    Raises:
+        InvalidArgument: the cache's own lock cannot be read.
+    """
+    path, line = places.cached(entry, "converted"), lockfile.read(places.own_lock()).get(entry.name)
+    if line is None or _conversion(line) is None or not path.is_file() or _contradicts(line, published(entry)):
+        return None
+    return line if _converted_problem(entry, line, hashed=True) is None else None
 
 
 def expected_record(entry: Entry) -> dict[str, object]:
     """What ties a conversion to this release's tensor names and to the file that its row names now."""
-    file, line = entry.file, lockfile.read(places.lock_path()).get(entry.name)
+    return _expected_record(entry, lockfile.read(places.lock_path()).get(entry.name))
+
+
+def _expected_record(entry: Entry, line: Locked | None) -> dict[str, object]:
+    file = entry.file
     record: dict[str, object] = {
         "converter": CONVERTER,
         "original": None if file is None else file.sha256 or file.sha256_prefix,
     }
     if line is not None:
         record["original_sha256"] = line.sha256
-    conversion = known_conversion(entry)
+    conversion = _conversion(line)
     return record if conversion is None else record | {"sha256": conversion.sha256}
 
 
 def converted_problem(entry: Entry, *, hashed: bool = True) -> str | None:
     """Why the converted file of the cache is not the one that was stored; None when it is, or when there is none.
 
+    `OUTDATED` says that nothing is wrong with the file, but that it is not the one that is wanted now.
+
     Args:
         entry: the row.
         hashed: whether to read the whole file, or to look at its size and record alone.
     """
+    return _converted_problem(entry, lockfile.read(places.lock_path()).get(entry.name), hashed=hashed)
+
+
+def _converted_problem(entry: Entry, line: Locked | None, *, hashed: bool) -> str | None:
     path = places.cached(entry, "converted")
     try:
         status = path.lstat()
@@ -188,19 +228,21 @@ def converted_problem(entry: Entry, *, hashed: bool = True) -> str | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"  # what a link shows can change after it was checked
-    try:
-        record = json.loads(places.record_of(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    record = records.read(path)
+    if record is None:
         return f"its record {places.record_of(path).name} is missing or damaged"
-    expected = expected_record(entry)
-    if not isinstance(record, dict) or {key: record.get(key) for key in expected} != expected:
-        return "it was made from another file or by another release"
-    if record.get("size_bytes") != status.st_size:
-        return f"it has {status.st_size} bytes, not the recorded {record.get('size_bytes')}"
+    expected = _expected_record(entry, line)
+    if {key: record.get(key) for key in expected} != expected:
+        return OUTDATED
+    size, sha256 = record.get("size_bytes"), record.get("sha256")
+    if type(size) is not int or not isinstance(sha256, str) or re.fullmatch("[0-9a-f]{64}", sha256) is None:
+        return f"its record {places.record_of(path).name} is missing or damaged"
+    if size != status.st_size:
+        return f"it has {status.st_size} bytes, not the recorded {size}"
     if not hashed:
         return None
     try:
-        return digest_problem(sha256_file(path), str(record.get("sha256")))
+        return digest_problem(sha256_file(path), sha256)
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 
@@ -214,10 +256,16 @@ class Look:
     """Why it is not the wanted file; None when its digest says that it is."""
 
 
-def look(path: Path, wanted: File | LockedConversion) -> Look:
-    """Compare a file's size, then its digest, with what is known of the wanted one."""
+def look(path: Path, wanted: File | LockedConversion, *, by_name: bool = False) -> Look:
+    """Compare a file's size, then its digest, with what is known of the wanted one.
+
+    Args:
+        path: the file.
+        wanted: what is known.
+        by_name: whether the user said that its name is enough where no digest is known.
+    """
     expected = wanted.sha256 or (wanted.sha256_prefix if isinstance(wanted, File) else None)
-    if expected is None:
+    if expected is None and not by_name:
         return Look(None, "no digest is known")
     try:
         size = path.stat().st_size
@@ -226,7 +274,7 @@ def look(path: Path, wanted: File | LockedConversion) -> Look:
         found = sha256_file(path)
     except OSError as error:
         return Look(None, f"it cannot be read: {error.strerror or error}")
-    return Look(found, digest_problem(found, expected))
+    return Look(found, None if expected is None else digest_problem(found, expected))
 
 
 def look_at_cached(entry: Entry, file: File) -> Look:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -12,14 +11,20 @@ from itertools import groupby
 from pathlib import Path
 
 from videozoo import lockfile
-from videozoo.cache import places, planning, untouched
+from videozoo.cache import places, planning, records, untouched
+from videozoo.cache.guards import guard, lock_guard
 from videozoo.cache.places import home, lock_path, record_of
 from videozoo.cache.planning import Plan, converted_problem, plan_original, wanted
 from videozoo.download import download
-from videozoo.errors import DigestMismatch, FetchError, OutputError
+from videozoo.errors import DigestMismatch, FetchError, OutputError, printable
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
 from videozoo.lockfile import CONVERTER, Locked, LockedConversion
 from videozoo.manifest import Entry, File
+
+DAMAGED = ".damaged"
+"""How the name of a file ends that was set aside."""
+OUTDATED = ".outdated"
+"""The same of a conversion that was right, for another original or another release."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ def obtain(entry: Entry, *, progress: bool = True, trust_first_use: bool = False
 
 def _carry_out(entry: Entry, chosen: Plan, *, progress: bool, trust_first_use: bool) -> Plan:
     for reason in chosen.refused:
-        _log.warning("%s: not used: %s", entry.name, reason)
+        _log.warning("%s: not used: %s", entry.name, printable(reason))
     if chosen.kind == "original":
         _remember(entry, chosen.path, chosen.sha256, None)
     if chosen.kind != "download":
@@ -67,9 +72,10 @@ def _carry_out(entry: Entry, chosen: Plan, *, progress: bool, trust_first_use: b
     with _writable_home(), guard(entry.name):
         file = wanted(entry)  # read again: another process may have locked it while this one waited
         if chosen.converted_urls and os.path.lexists(places.cached(entry, "converted")):
-            if converted_problem(entry) is None:
+            problem = converted_problem(entry)
+            if problem is None:
                 return Plan("converted", places.cached(entry, "converted"))
-            _set_aside(places.cached(entry, "converted"))
+            _set_aside(places.cached(entry, "converted"), outdated=problem == planning.OUTDATED)
         if os.path.lexists(chosen.path):
             found = planning.look_at_cached(entry, file)
             if found.problem is None:
@@ -101,8 +107,12 @@ def _download_converted(entry: Entry, urls: tuple[str, ...], progress: bool) -> 
     if known is None:  # another process changed the lock meanwhile
         raise FetchError(f"{entry.name}: the lock file {lock_path()} knows no converted file any more")
     path.parent.mkdir(parents=True, exist_ok=True)
-    download(urls, path, digest=known.sha256, size_bytes=known.size_bytes, what=entry.name, progress=progress)
-    _write_record(entry, path, known)
+    _write_record(entry, path, known)  # before there is a file: one without a record would be lost
+    try:
+        download(urls, path, digest=known.sha256, size_bytes=known.size_bytes, what=entry.name, progress=progress)
+    except BaseException:
+        record_of(path).unlink(missing_ok=True)
+        raise
     return Plan("converted", path)
 
 
@@ -127,11 +137,20 @@ def converted(entry: Entry) -> Path | None:
     """The converted file of a row in the cache, found to be what was stored.
 
     It is read for that, unless nobody touched it since it was read last; see `videozoo.cache.untouched`. A damaged one
-    is set aside; None then, and where there is none.
+    is set aside; None then, and where there is none, or only one of another original or release. A named lock without
+    a line of the row takes over that of the cache's own lock, if the file is what that one says.
+
+    Raises:
+        OutputError: the named lock cannot be written.
     """
     path = places.cached(entry, "converted")
-    if not os.path.lexists(path) or planning.awaits_lock(entry):
+    if not os.path.lexists(path):
         return None
+    if planning.awaits_lock(entry):
+        line = planning.line_to_adopt(entry)
+        if line is not None:
+            _lock_line(entry, line, needed=True)
+        return None if line is None else path
     if untouched.is_untouched(path) and converted_problem(entry, hashed=False) is None:
         return path
     before = untouched.state(path)
@@ -139,11 +158,15 @@ def converted(entry: Entry) -> Path | None:
         with suppress(OSError), guard(entry.name):  # the record is this file's as long as nobody else stores one
             untouched.remember(path, before)
         return path
+    if converted_problem(entry, hashed=False) == planning.OUTDATED:
+        return None
     # A cache that cannot be written keeps its damaged file, which is not used either way.
     with suppress(OSError), guard(entry.name):
         problem = converted_problem(entry)  # under the lock: the record may just have been on its way
         if problem is None:
             return path
+        if problem == planning.OUTDATED:
+            return None
         _log.warning("%s: %s is set aside: %s", entry.name, path, problem)
         _set_aside(path)
     return None
@@ -172,12 +195,15 @@ def store_converted(entry: Entry, write: Callable[[Path], None]) -> Path:
                 f"{entry.name}: converted to sha256 {made[0].sha256}, but {lock_path()} has {known.sha256} for "
                 f"{CONVERTER}; remove `converted` of that line if it is wrong"
             )
+        # Before the file has its name: whenever this process is killed, no file is without a record.
+        if planning.converted_problem(entry, hashed=False) is not None:
+            path.unlink(missing_ok=True)  # the new record is not to be read as that of an outdated file
+        _remember_converted(entry, made[0])
+        _write_record(entry, path, made[0])
 
     with _writable_home(), guard(entry.name):
         path.parent.mkdir(parents=True, exist_ok=True)
         place(path, write_and_check, overwrite=True)
-        _write_record(entry, path, made[0])
-        _remember_converted(entry, made[0])
     return path
 
 
@@ -213,9 +239,13 @@ def _remember(entry: Entry, path: Path, sha256: str | None, source: str | None) 
     if sha256 is None or (file.embedded and not named) or entry.name in lockfile.read(lock):
         return
     needed = named or (file.sha256 is None and file.sha256_prefix is None)
-    line = Locked(sha256, path.stat().st_size, source or str(path))
+    _lock_line(entry, Locked(sha256, path.stat().st_size, source or str(path)), needed=needed)
+
+
+def _lock_line(entry: Entry, line: Locked, *, needed: bool) -> None:
+    lock = lock_path()
     try:
-        with guard("videozoo"):
+        with lock_guard(lock):
             lockfile.add(lock, entry.name, line)
     except (OSError, OutputError) as error:
         if needed:
@@ -229,7 +259,7 @@ def _remember_converted(entry: Entry, made: LockedConversion) -> None:
     if entry.name not in lockfile.read(lock):
         return
     try:
-        with guard("videozoo"):
+        with lock_guard(lock):
             line = lockfile.read(lock).get(entry.name)
             if line is not None and line.converted != made:
                 lockfile.put(lock, entry.name, replace(line, converted=made))
@@ -239,44 +269,11 @@ def _remember_converted(entry: Entry, made: LockedConversion) -> None:
 
 def _write_record(entry: Entry, path: Path, made: LockedConversion) -> None:
     record = {**planning.expected_record(entry), "size_bytes": made.size_bytes, "sha256": made.sha256}
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-    place(record_of(path), write, overwrite=True)
+    records.write(path, record)
 
 
-def _set_aside(path: Path) -> None:
-    os.replace(path, path.with_name(path.name + ".damaged"))
-
-
-@contextmanager
-def guard(name: str) -> Iterator[None]:
-    """Keep other processes out of a row, or of what else has this name; the system frees the lock of one that dies.
-
-    Raises:
-        OSError: the lock file cannot be written.
-    """
-    from filelock import FileLock  # comes with torch, which requires it
-
-    folder = home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
-        yield
-
-
-def is_guarded(name: str) -> bool:
-    """Whether a living process holds this `guard`."""
-    from filelock import FileLock, Timeout
-
-    path = home() / "locks" / f"{name}.lock"
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
+def _set_aside(path: Path, *, outdated: bool = False) -> None:
+    os.replace(path, path.with_name(path.name + (OUTDATED if outdated else DAMAGED)))
 
 
 @contextmanager

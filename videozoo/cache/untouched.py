@@ -1,28 +1,32 @@
 """Which converted files need not be hashed again: those that nobody touched since they were, as the system saw it.
 
 A file that was read whole and found right leaves size, inode, device and both times of the last change in its record.
-The time of change, unlike that of modification, cannot be set by a program, so that an unchanged one says: nothing was
-written into this file through the file system. That costs microseconds, against 60 to 100 ms for 120 MB. What it does
-not see: a disk that decays, somebody who writes past the file system, and somebody who may write the cache and forges
-the record as well. So the whole file is read again
+The time of change, unlike that of modification, cannot be set by a program: an unchanged one says that no program has
+called write() on this file since. That costs microseconds, against 60 to 100 ms for 120 MB. It proves nothing about
 
-- by ``videozoo cache verify``,
+- writes through a shared memory map: the time changes when a page is first dirtied, not at the later writes into it;
+- a file server whose clock lags behind ours: a file that has just changed looks settled, and a later change can get the
+  same time;
+- a disk that decays, and whoever writes past the file system, or sets the system's clock back;
+- whoever may write the cache, and forges the record as well.
+
+It is for accidents, not against attacks. The whole file is read again
+
+- by ``videozoo cache verify``, ``videozoo verify`` and ``videozoo mirror``,
 - at every use where a lock file was named, whose digests are to hold against the cache, too,
 - at every use on Windows, which keeps no time of change, and in a cache that cannot be written.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from videozoo import lockfile
-from videozoo.cache import places
+from videozoo.cache import records
 from videozoo.errors import OutputError
-from videozoo.files import place
 
 SETTLED_NS = 2_000_000_000
 """A younger change may share its time, of which some file systems keep even seconds, with a later one."""
@@ -47,11 +51,12 @@ def is_untouched(path: Path) -> bool:
     """Whether a converted file is as it was when it was last hashed, and that may be relied on."""
     if lockfile.chosen() is not None:
         return False
+    record = records.read(path)
     try:
-        record, now = json.loads(places.record_of(path).read_text(encoding="utf-8")), state(path)
-    except (OSError, ValueError):
+        now = state(path)
+    except OSError:
         return False
-    return now is not None and isinstance(record, dict) and record.get(_KEY) == now
+    return now is not None and record is not None and record.get(_KEY) == now
 
 
 def remember(path: Path, before: dict[str, int] | None) -> None:
@@ -59,13 +64,8 @@ def remember(path: Path, before: dict[str, int] | None) -> None:
 
     The caller holds the row's guard, so that the record is that of this file.
     """
-    with suppress(OSError, ValueError, OutputError):  # where the cache cannot be written, every use hashes
-        record = json.loads(places.record_of(path).read_text(encoding="utf-8"))
-        if before is None or before != state(path) or record.get(_KEY) == before:
+    with suppress(OSError, OutputError, RecursionError):  # where the cache cannot be written, every use hashes
+        record = records.read(path)
+        if record is None or before is None or before != state(path) or record.get(_KEY) == before:
             return
-        text = json.dumps(record | {_KEY: before}, indent=2) + "\n"
-        place(places.record_of(path), lambda file: _write(file, text), overwrite=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        records.write(path, record | {_KEY: before})

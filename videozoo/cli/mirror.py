@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videozoo import lockfile
-from videozoo.errors import VideoZooError, first_line
+from videozoo.errors import VideoZooError, first_line, printable
 
 NAME = "mirror"
 HELP = "Write a folder that any web server, or a Hugging Face repository, can serve as VIDEOZOO_MIRROR."
@@ -53,5 +53,5 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(answers, indent=2))
     else:
         failed = sum("error" in answer for answer in answers)
-        print(f"{len(answers) - failed} of {len(answers)} weights in {options.folder}")
+        print(f"{len(answers) - failed} of {len(answers)} weights in {printable(options.folder)}")
     return status

@@ -41,6 +41,8 @@ class VideoModel(nn.Module):
         self.drop_rate = drop_rate
         self.bn_frozen = bn_frozen
         self.pretrained_cfg: dict[str, Any] = {}
+        self.row_is_claimed = False
+        """Whether only the file, or the repository, that the weights came from says which row they are of."""
 
     def _add_classifier(self) -> None:
         """The last layers; called last, so that they are last in ``state_dict`` and ``print``."""
