@@ -16,7 +16,7 @@ from videozoo.cache.guards import guard, lock_guard
 from videozoo.cache.places import home, lock_path, record_of
 from videozoo.cache.planning import Plan, converted_problem, plan_original, wanted
 from videozoo.download import download
-from videozoo.errors import DigestMismatch, FetchError, OutputError
+from videozoo.errors import DigestMismatch, FetchError, OutputError, printable
 from videozoo.files import TEMPORARY_PREFIX, digest_problem, place, sha256_file
 from videozoo.lockfile import CONVERTER, Locked, LockedConversion
 from videozoo.manifest import Entry, File
@@ -64,7 +64,7 @@ def obtain(entry: Entry, *, progress: bool = True, trust_first_use: bool = False
 
 def _carry_out(entry: Entry, chosen: Plan, *, progress: bool, trust_first_use: bool) -> Plan:
     for reason in chosen.refused:
-        _log.warning("%s: not used: %s", entry.name, reason)
+        _log.warning("%s: not used: %s", entry.name, printable(reason))
     if chosen.kind == "original":
         _remember(entry, chosen.path, chosen.sha256, None)
     if chosen.kind != "download":

@@ -55,15 +55,20 @@ def _list(options: argparse.Namespace) -> int:
 def _cells(file: CachedFile) -> tuple[str, str, str, str, str]:
     name = file.path.relative_to(home()).as_posix()
     problem = f" ({file.problem})" if file.problem else ""
-    row = printable(file.row or "-")
-    return file.kind, row, f"{file.size_bytes:,}", file.digest or "-", printable(f"{name}{problem}")
+    return (
+        file.kind,
+        printable(file.row or "-"),
+        f"{file.size_bytes:,}",
+        file.digest or "-",
+        printable(f"{name}{problem}"),
+    )
 
 
 def _verify(options: argparse.Namespace) -> int:
     files = [file for file in contents(hashed=True) if file.digest is not None]
     damaged = [file for file in files if file.problem is not None]
     for file in damaged:
-        print(f"videozoo: error: {printable(file.path)}: {file.problem}", file=sys.stderr)
+        print(f"videozoo: error: {printable(file.path)}: {printable(file.problem)}", file=sys.stderr)
     if options.json:
         _print_json(files)
     else:
