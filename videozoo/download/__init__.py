@@ -73,5 +73,6 @@ def download(
     kind = DigestMismatch if reasons and only_digests else FetchError
     raise kind(
         f"{what} could not be downloaded: {'; '.join(reasons) or 'no URL is known'}; a file that you have can be put "
-        "into a folder that VIDEOZOO_WEIGHTS_DIR names, or be passed as checkpoint_path="
+        "into a folder that VIDEOZOO_WEIGHTS_DIR names (under its published name, and with --trust-first-use, where no "
+        "digest is known), or be passed as checkpoint_path="
     )
