@@ -1,0 +1,1 @@
+"""Training: recipes, the loop that follows them, and the folder that it writes."""
