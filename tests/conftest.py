@@ -54,14 +54,14 @@ def random_model(architecture: str, num_classes: int | None = None) -> VideoMode
 @pytest.fixture(scope="session")
 def foreign_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``foreign_file(architecture, num_classes=None)``: a .pth in MMAction2's layout, written once; never change it."""
-    from videozoo.train import save_weights
+    from videozoo.mmaction2_file import write_mmaction2
 
     folder = tmp_path_factory.mktemp("foreign")
 
     def write(architecture: str, num_classes: int | None = None) -> Path:
         path = folder / f"{architecture}-{num_classes or 'usual'}.pth"
         if not path.exists():
-            save_weights(random_model(architecture, num_classes), path)
+            write_mmaction2(random_model(architecture, num_classes), path)
         return path
 
     return write

@@ -16,8 +16,9 @@ from videozoo import cache as weights_cache
 from videozoo import convert_checkpoint, create_model, create_transform, get_weights, load_recognizer
 from videozoo.cli.main import run
 from videozoo.errors import DigestMismatch
+from videozoo.layers.video_model import VideoModel
 from videozoo.synthetic import MOTIONS, Frames, draw_clip
-from videozoo.train import HELD_OUT_SEED, predicted_classes
+from videozoo.training.plan import HELD_OUT_SEED
 
 TEMPORAL = ["test_ircsn", "test_tpn"]
 EMBEDDED = [*TEMPORAL, "test_tsn"]
@@ -34,6 +35,12 @@ def held_out(architecture: str) -> tuple[Tensor, Tensor]:
     """The videos as the network sees them, and their classes."""
     transform = create_transform(get_weights(architecture), "center")
     return torch.cat([transform(video) for video in videos()]), torch.arange(400) % len(MOTIONS)
+
+
+def predicted_classes(model: VideoModel, clips: Tensor) -> Tensor:
+    """Most likely class of each clip: (M, C, T, H, W) to int64 (M,)."""
+    with torch.inference_mode():
+        return torch.cat([model.eval()(batch).argmax(dim=1) for batch in clips.split(64)])
 
 
 @cache

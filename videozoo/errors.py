@@ -13,7 +13,8 @@
     │   └── NoSource                  4     no file was published, or none can be reached
     ├── VideoError                    5   a video that cannot be decoded
     ├── OutputError                   6   an output that exists already or cannot be written
-    └── ListError                     7   a list of videos that cannot be used
+    ├── ListError                     7   a list of videos that cannot be used
+    └── TrainingError                 8   a training that cannot go on
 
 Every message is one line (a conversion report adds indented lines): what was asked, what was found, what to do next.
 """
@@ -91,6 +92,12 @@ class ListError(VideoZooError):
     """A list of videos that cannot be read, is empty, or has a bad line."""
 
     exit_status = 7
+
+
+class TrainingError(VideoZooError):
+    """A training whose loss is no number any more."""
+
+    exit_status = 8
 
 
 def printable(text: object) -> str:

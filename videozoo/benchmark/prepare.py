@@ -45,9 +45,9 @@ def _operations(task: Task) -> int:
 
 
 def _write_pth(model: Any, path: Path) -> None:
-    from videozoo.train import save_weights
+    from videozoo.mmaction2_file import write_mmaction2
 
-    save_weights(model, path)
+    write_mmaction2(model, path)
 
 
 def _write_onnx(model: Any, task: Task) -> None:

@@ -36,7 +36,7 @@ from videozoo.errors import VideoZooError, first_line, printable
 EPILOG = """\
 exit status: 0 done; 2 wrong arguments or names; 3 a checkpoint that cannot be used; 4 weights that cannot be had;
 5 a video that cannot be decoded; 6 an output that exists or cannot be written; 7 a list that cannot be used;
-130 interrupted; 143 terminated; 1 anything else
+8 a training that cannot go on; 130 interrupted; 143 terminated; 1 anything else
 """
 INTERRUPTED = 130
 TERMINATED = 143

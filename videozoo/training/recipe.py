@@ -55,7 +55,10 @@ class ModelSettings:
             self.pretrained is not None and self.imagenet is not None,
             "pretrained and imagenet both say where weights come from: set one of them to false",
         )
-        _refuse(self.drop_rate is not None and not 0 <= self.drop_rate < 1, f"drop_rate must be from 0 to below 1, got {self.drop_rate}")
+        _refuse(
+            self.drop_rate is not None and not 0 <= self.drop_rate < 1,
+            f"drop_rate must be from 0 to below 1, got {self.drop_rate}",
+        )
         _refuse(not 0 < self.fc_std < 10, f"fc_std must be above 0 and below 10, got {self.fc_std}")
 
 
@@ -123,7 +126,9 @@ class AdamW:
 def _check_optimizer(optimizer: Sgd | AdamW) -> None:
     _refuse(not 0 < optimizer.lr < 1000, f"lr must be above 0 and below 1000, got {optimizer.lr}")
     _refuse(optimizer.lr_batch_size < 1, f"lr_batch_size must be at least 1, got {optimizer.lr_batch_size}")
-    _refuse(not 0 <= optimizer.weight_decay < 1, f"weight_decay must be from 0 to below 1, got {optimizer.weight_decay}")
+    _refuse(
+        not 0 <= optimizer.weight_decay < 1, f"weight_decay must be from 0 to below 1, got {optimizer.weight_decay}"
+    )
     clip = optimizer.clip_norm
     _refuse(clip is not None and not 0 < clip < float("inf"), f"clip_norm must be above 0, or false, got {clip}")
 
@@ -196,7 +201,9 @@ class LossSettings:
     def __post_init__(self) -> None:
         """Raise InvalidArgument for numbers outside their range."""
         _refuse(not 0 <= self.aux_weight < float("inf"), f"aux_weight must be 0 or more, got {self.aux_weight}")
-        _refuse(not 0 <= self.label_smoothing < 1, f"label_smoothing must be from 0 to below 1, got {self.label_smoothing}")
+        _refuse(
+            not 0 <= self.label_smoothing < 1, f"label_smoothing must be from 0 to below 1, got {self.label_smoothing}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +349,7 @@ def resolve(table: Mapping[str, Any], protocol: Protocol, changes: Iterable[str]
     }
     for section, values in usual.items():
         own = tables.get(section, {})
-        tables[section] = values | own if isinstance(own, Mapping) else own
+        tables[section] = {**values, **own} if isinstance(own, Mapping) else own
     return settings.from_table(Recipe, tables, "recipe")
 
 
@@ -381,7 +388,9 @@ def _toml_value(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's, but for this
+        return json.dumps(value, ensure_ascii=False).replace(
+            "\x7f", "\\u007f"
+        )  # JSON's escapes are TOML's, but for this
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)

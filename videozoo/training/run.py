@@ -1,0 +1,152 @@
+"""A plan, carried out: the accelerator, the network and the loaders, and the loop over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from videozoo.errors import InvalidArgument
+from videozoo.training.checkpoint import prepare_folder
+from videozoo.training.network import create_network
+from videozoo.training.plan import Plan
+from videozoo.training.validation import CenterViews, ValidationLoader
+from videozoo.video.batches import EpochOrder, TrainingLoader
+from videozoo.video.training import TrainingVideos
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from videozoo.training.loop import Result
+
+Device = Literal["auto", "cpu"]
+
+
+def train(
+    plan: Plan,
+    *,
+    resume: bool = False,
+    validate: bool = False,
+    deterministic: bool = False,
+    num_workers: int = 2,
+    device: Device = "auto",
+    tensorboard: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Train a network, in one process or in all that torchrun started.
+
+    Args:
+        plan: what `make_plan` found possible.
+        resume: go on from the state in the plan's folder; where there is none, begin.
+        validate: after every epoch, not only after the last.
+        deterministic: on a GPU, take the slower algorithms that give the same numbers every time. A CPU always does.
+        num_workers: processes that load training videos, for each process that trains.
+        device: ``auto`` is the GPU where there is one.
+        tensorboard: write its event files to the folder, too.
+        progress: draw a bar on stderr, if that is a terminal, and print what was validated.
+
+    Raises:
+        InvalidArgument: something that does not go together, or accelerate is missing.
+        FetchError, CheckpointError: the weights to start from cannot be used; the folder holds another run.
+        OutputError: the folder cannot be written, or has a run in it and ``resume`` is false.
+        VideoError, TrainingError: see `videozoo.training.loop.train`.
+    """
+    if validate and plan.validation is None:
+        raise InvalidArgument("--validate needs --val: which videos to validate on")
+    if num_workers < 0:
+        raise InvalidArgument(f"--workers {num_workers}: 0 or more")
+    with _algorithms(deterministic):
+        accelerator = _accelerator(plan, device, tensorboard)
+        try:
+            return _train(plan, accelerator, resume, validate, num_workers, progress)
+        finally:
+            accelerator.end_training()
+
+
+def _train(
+    plan: Plan, accelerator: Accelerator, resume: bool, validate: bool, num_workers: int, progress: bool
+) -> Result:
+    from videozoo.training.loop import Run, train
+
+    recipe, rank, num_ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
+    order = EpochOrder(
+        len(_training_videos(plan)), batch_size=recipe.run.batch_size, seed=plan.seed, rank=rank, num_ranks=num_ranks
+    )
+    if accelerator.is_main_process:
+        prepare_folder(plan.out, recipe.to_toml(), resume=resume)
+    with accelerator.main_process_first():  # which fetches what the others then find
+        torch.manual_seed(plan.seed)
+        network = create_network(
+            plan.model, recipe, num_classes=len(plan.labels), pretrained=plan.pretrained, checkpoint=plan.checkpoint
+        )
+    validation = None
+    if plan.validation is not None:
+        views = CenterViews(plan.validation, network.pretrained_cfg["protocol"].center)
+        validation = ValidationLoader(
+            views, batch_size=recipe.run.clips_at_once, rank=rank, num_ranks=num_ranks, num_workers=num_workers
+        )
+    run = Run(
+        recipe=recipe,
+        network=network,
+        loader=TrainingLoader(
+            _training_videos(plan), order, num_workers=num_workers, pin_memory=accelerator.device.type == "cuda"
+        ),
+        steps_per_epoch=order.steps_per_epoch,
+        validation=validation,
+        out=plan.out,
+        labels=plan.labels,
+        dataset=plan.dataset,
+        identity=plan.identity,
+        seed=plan.seed,
+        validate_each_epoch=validate,
+        progress=progress,
+    )
+    return train(run, accelerator)
+
+
+def _training_videos(plan: Plan) -> TrainingVideos:
+    return TrainingVideos(
+        plan.videos, plan.recipe.augmentation, num_classes=len(plan.labels), seed=plan.seed, strict=plan.strict
+    )
+
+
+def _accelerator(plan: Plan, device: Device, tensorboard: bool) -> Accelerator:
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+    except ImportError:
+        raise InvalidArgument('training needs accelerate: pip install "videozoo[train]"') from None
+    run = plan.recipe.run
+    AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this Python, with other settings
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=run.mixed_precision,
+        log_with="tensorboard" if tensorboard else None,
+        project_config=ProjectConfiguration(project_dir=str(plan.out), logging_dir=str(plan.out)),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
+    )
+    if tensorboard:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+@contextmanager
+def _algorithms(deterministic: bool) -> Iterator[None]:
+    """The same numbers every time, where torch has an algorithm for that; it warns of what has none."""
+    if not deterministic:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
