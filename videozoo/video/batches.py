@@ -167,7 +167,9 @@ class TrainingLoader:
         try:
             for batch in self._loader:
                 if isinstance(batch, VideoError):
-                    raise batch
+                    # Anew: raising what a variable of this frame holds makes a cycle, and when the garbage collector
+                    # takes the loader it may take the workers' queues first; they would be waited for in vain.
+                    raise VideoError(str(batch))
                 yield batch
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):

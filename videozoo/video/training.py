@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from videozoo.errors import InvalidArgument, ListError, VideoError, first_line
-from videozoo.synthetic import Motions, draw_clip, motion_of
+from videozoo.synthetic import MOTIONS, Motions, draw_clip, motion_of
 from videozoo.video.augmentation import Augmentation, ColorJitter
 from videozoo.video.dataset import Problem, VideoList
 from videozoo.video.decode import FewerFramesError, FrameSource, open_frames
@@ -52,7 +52,7 @@ class TrainingVideos(Dataset[Sample]):
 
     Raises:
         ListError: a label from ``num_classes`` on.
-        InvalidArgument: a negative seed, or classes to change when mirrored that do not exist.
+        InvalidArgument: a negative seed, mirrored classes that do not exist, or not the motions' number of classes.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class TrainingVideos(Dataset[Sample]):
 
     def _check_labels(self) -> None:
         if isinstance(self.videos, Motions):
+            if self.num_classes != len(MOTIONS):
+                raise InvalidArgument(f"the motions have {len(MOTIONS)} classes, not {self.num_classes}")
             return
         for video in self.videos.videos:
             if not video.labels or max(video.labels) >= self.num_classes:
@@ -157,7 +159,7 @@ def augmented(source: FrameSource, augmentation: Augmentation, random: np.random
     """A random clip of a video, uint8 (3, T, H, W), and whether it is mirrored.
 
     Raises:
-        VideoError: the frames cannot be decoded, or are of several sizes.
+        VideoError: the frames cannot be decoded.
     """
     try:
         return _augmented(source, augmentation, random)
@@ -170,19 +172,18 @@ def _augmented(source: FrameSource, augmentation: Augmentation, random: np.rando
     wanted, positions = np.unique(draw_frames(augmentation, source.num_frames, random), return_inverse=True)
     side = augmentation.crop_size
     frames = torch.empty((len(wanted), 3, side, side), dtype=torch.uint8)
-    region, first_shape = None, None
-    for (number, frame), out in zip(source.read(wanted.tolist()), frames, strict=True):
+    size: tuple[int, int] | None = None
+    for (_, frame), out in zip(source.read(wanted.tolist()), frames, strict=True):
         if augmentation.short_side is not None:
             frame = resize_short_side(frame.unsqueeze(0), augmentation.short_side)[0]
-        if region is None:
-            first_shape = frame.shape
-            region = draw_region(augmentation.crop, frame.shape[0], frame.shape[1], random)
-        elif frame.shape != first_shape:
-            raise VideoError(
-                f"frame {number} of the video has another size than the first: encode it anew, all of it in one size"
-            )
+        image = frame.permute(2, 0, 1)
+        if size is None:
+            size = frame.shape[0], frame.shape[1]
+            region = draw_region(augmentation.crop, *size, random)
+        elif size != frame.shape[:2]:  # some videos change their size on the way
+            image = functional.resize(image, [*size], antialias=False)
         # Not antialiased, as in the original recipes and as in testing.
-        out.copy_(functional.resized_crop(frame.permute(2, 0, 1), *region, [side, side], antialias=False))
+        out.copy_(functional.resized_crop(image, *region, [side, side], antialias=False))
     if augmentation.color_jitter is not None:
         frames = _jittered(frames, augmentation.color_jitter, random)
     if flipped:
