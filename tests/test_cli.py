@@ -229,24 +229,6 @@ def test_predict_tells_where_the_time_goes(foreign_file: ForeignFile, video: Pat
     assert answer["seconds"].keys() == {part[0] for part in parts}
 
 
-# train
-
-
-def test_train_writes_a_file_that_loads(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videozoo import train
-
-    draw = train.motion_clips
-    monkeypatch.setattr(train, "motion_clips", lambda model, number, **more: draw(model, min(number, 8), **more))
-    output = tmp_path / "trained.pth"
-    arguments = ["train", "test_tsn", "--out", str(output), "--steps", "2", "--batch-size", "4", "--clips", "8"]
-    assert "held-out clips" in prints(capsys, arguments)
-    assert [path.name for path in tmp_path.iterdir()] == ["trained.pth"]
-    first = videozoo.create_model("test_tsn", checkpoint_path=output).state_dict()
-    prints(capsys, [*arguments, "--force"])
-    second = videozoo.create_model("test_tsn", checkpoint_path=output).state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 # Wrong names and arguments: 2
 
 
@@ -268,14 +250,6 @@ def test_train_writes_a_file_that_loads(tmp_path: Path, capsys: Capture, monkeyp
         (["predict", __file__, "--model", "test_tsn", "--device", "cuda:99"], "device cuda:99"),
         (["predict", __file__, "--model", "test_tsn", "--device", "meta"], "device meta"),
         (["predict", "x.mp4", "--model", "test_tsn", "--labels", "none.txt"], "--labels none.txt"),
-        (["train", "test_tsm", "--out", "x.pth"], "test_tsn"),
-        (["train", "test_tsn", "--out", "x.pth", "--steps", "0", "--clips", "8", "--batch-size", "4"], "num_steps=0"),
-        (["train", "test_tsn", "--out", "x.pth", "--clips", "8", "--batch-size", "9"], "batch_size=9"),
-        (["train", "test_tsn", "--out", "x.pth", "--clips", "0"], "at least 1 clip"),
-        (["train", "test_tsn", "--out", "x.pth", "--seed", "-1"], "a seed of 0 or more"),
-        (["train", "test_tsn", "--out", "x.pth", "--lr", "0"], "a learning rate above 0"),
-        (["train", "test_tsn", "--out", "x.pth", "--lr", "nan"], "a learning rate above 0"),
-        (["train", "ircsn_r50", "--out", "x.pth"], "is made for kinetics400"),
     ],
 )
 def test_wrong_names_and_arguments(arguments: list[str], message: str, capsys: Capture) -> None:
@@ -441,7 +415,6 @@ def test_bad_videos(
 def test_bad_outputs(output: str, message: str, foreign_file: ForeignFile, capsys: Capture) -> None:
     Path("exists").write_text("mine")
     fails(capsys, ["convert", str(foreign_file("test_tsn")), "-o", output], 6, message)
-    fails(capsys, ["train", "test_tsn", "--out", output, "--clips", "8", "--batch-size", "4"], 6, message)
 
 
 def test_force_does_not_make_a_folder_a_file(foreign_file: ForeignFile, capsys: Capture) -> None:

@@ -24,7 +24,9 @@ HELP = "Recognise the action in videos: files, or folders of numbered images."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file, or a folder of frames img_00001.jpg")
-    parser.add_argument("--model", required=True, metavar="NAME", help="an architecture, or architecture.tag")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="an architecture, architecture.tag, hf-hub: or local-dir:"
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
@@ -48,10 +50,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
-    architecture, _, tag = options.model.partition(".")
-    registry.architecture(architecture)
-    if options.checkpoint is None:
-        registry.resolve_weights(architecture, options.pretrained or tag or True)
+    if ":" not in options.model:
+        architecture, _, tag = options.model.partition(".")
+        registry.architecture(architecture)
+        if options.checkpoint is None:
+            registry.resolve_weights(architecture, options.pretrained or tag or True)
     class_names = read_labels(options.labels)
     if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
         raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")

@@ -1,0 +1,249 @@
+"""Recipes as data, learning rates, and groups of parameters."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from videozoo import registry
+from videozoo.errors import CheckpointMismatch, InvalidArgument, UnknownWeights
+from videozoo.manifest import Protocol
+from videozoo.models import create_model
+from videozoo.training import recipe as recipes
+from videozoo.training.network import create_network, inflate
+from videozoo.training.optimizer import create_optimizer, parameter_groups, set_rates
+from videozoo.training.recipe import CosineSchedule, OneCycleSchedule, Recipe, StepSchedule
+from videozoo.training.schedule import Course, lr_factor, momentum_at
+
+
+def protocol_for(name: str) -> Protocol:
+    """Of the row that the recipe is named after, else of its architecture."""
+    try:
+        return registry.get_weights(name).protocol
+    except UnknownWeights:
+        architecture = recipes.read(name)["model"].get("architecture", "test_ircsn")
+        return registry.architecture(architecture).protocol
+
+
+def recipe(name: str, *changes: str) -> Recipe:
+    return recipes.resolve(recipes.read(name), protocol_for(name), changes)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_is_complete_and_is_read_back_as_it_was_written(name: str) -> None:
+    found = recipe(name)
+    assert recipes.resolve(tomllib.loads(found.to_toml()), protocol_for("test_tsn.motion8")) == found
+    assert found.lr == found.optimizer.lr
+    assert found.about
+
+
+def test_every_row_of_the_seed_pages_has_its_recipe() -> None:
+    published = {
+        entry.name
+        for entry in map(registry.get_weights, registry.list_weights())
+        if entry.source.zoo == "MMAction2" and entry.source.config
+    }
+    ports = {"ircsn_r152.ig65m_k400_vmz"}  # another file of one training
+    assert published - ports <= set(recipes.names())
+
+
+# Facts of the original configs: lr, for how many clips, weight decay, nesterov, clip norm, epochs, schedule
+TPN, CSN58, CSN180 = ((75, 125), 0.0), ((32, 48), 16.0), (None, 40.0)
+FACTS = {
+    "tpn_slowonly_r50.k400": (0.01, 64, 1e-4, True, 40.0, 150, TPN),
+    "tpn_slowonly_r50.imagenet_k400": (0.01, 64, 1e-4, True, 40.0, 150, TPN),
+    "tpn_tsm_r50.tsm_sthv1": (0.01, 64, 5e-4, True, 20.0, 150, TPN),
+    "ircsn_r50.ig65m_k400": (1.25e-4, 24, 1e-4, False, 40.0, 58, CSN58),
+    "ipcsn_r152.sports1m_k400": (1.25e-4, 24, 1e-4, False, 40.0, 58, CSN58),
+    "ircsn_r50.k400": (0.08, 32, 1e-4, False, 40.0, 180, CSN180),
+    "tsn_r50.mmaction2_1x1x3_100e": (0.01, 256, 1e-4, False, 40.0, 100, ((40, 80), 0.0)),
+    "tsn_r50.imagenet_k400_paddle20": (0.01, 128, 1e-4, False, None, 45, ((15, 30), 0.0)),
+    "tsm_r50.mmaction2_1x1x8_50e": (0.01, 64, 1e-4, False, 20.0, 50, ((20, 40), 0.0)),
+    "slowonly_r50.mmaction2_8x8x1_256e": (0.1, 64, 1e-4, False, 40.0, 256, (None, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_what_the_original_configs_say(name: str) -> None:
+    found = recipe(name)
+    optimizer, schedule = found.optimizer, found.schedule
+    assert not isinstance(schedule, OneCycleSchedule)
+    epochs = schedule.epochs if isinstance(schedule, StepSchedule) else None
+    nesterov = getattr(optimizer, "nesterov", None)
+    assert FACTS[name] == (
+        optimizer.lr, optimizer.lr_batch_size, optimizer.weight_decay, nesterov, optimizer.clip_norm,
+        found.run.epochs, (epochs, schedule.warmup_epochs),
+    )  # fmt: skip
+
+
+def test_tpn_has_its_auxiliary_loss_and_csn_its_frozen_batch_norms() -> None:
+    assert recipe("tpn_tsm_r50.tsm_sthv1").loss.aux_weight == 0.5
+    assert recipe("ircsn_r152.ig65m_k400").model.freeze == "bn"
+    assert recipe("ircsn_r152.ig65m_k400_bn").model.freeze == "none"
+    assert recipe("ircsn_r152.k400").input.mean[0] == pytest.approx(110.2008)
+    assert recipe("ircsn_r50.k400").input.mean[0] == pytest.approx(123.675)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["optimizer.wieght_decay=1"], "wieght_decay is no setting; did you mean weight_decay"),
+        (["optimzer.lr=1"], "optimzer is no setting; did you mean optimizer"),
+        (["optimizer.lr=high"], "recipe.optimizer.lr must be a number"),
+        (["optimizer.lr=0"], "recipe.optimizer.lr must be above 0"),
+        (["optimizer.lr=nan"], "recipe.optimizer.lr must be above 0"),
+        (["optimizer.clip_norm=-1"], "clip_norm must be above 0"),
+        (["optimizer.momentum=0", "optimizer.nesterov=true"], "nesterov needs a momentum"),
+        (["optimizer.kind=adam"], "recipe.optimizer.kind must be 'sgd' or 'adamw'"),
+        (["schedule.epochs=[3, 2]"], "must be numbers from 1 on that rise"),
+        (["run.batch_size=0"], "recipe.run.batch_size must be at least 1"),
+        (["run.mixed_precision=bf61"], "did you mean bf16"),
+        (["run.ema_decay=1"], "ema_decay must be from 0 to below 1"),
+        (["model.freeze=most"], "recipe.model.freeze must be 'none' or 'bn' or 'trunk'"),
+        (["model.pretrained=ig65m", "model.imagenet=resnet50"], "both say where weights come from"),
+        (["augmentation.crop.area=[1, 2]"], "augmentation.crop.area"),
+        (["run=3"], "write section.key=value"),
+        (["run.epochs"], "write section.key=value"),
+        (["about.epochs=3"], "about is no table"),
+    ],
+)
+def test_changes_that_cannot_be(changes: list[str], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message.replace("(", r"\(")):
+        recipe("ircsn_r50.ig65m_k400", *changes)
+
+
+def test_changes_and_the_linear_scaling_rule() -> None:
+    found = recipe("ircsn_r50.ig65m_k400", "run.batch_size=6", "optimizer.clip_norm=false", "run.epochs = 3")
+    assert found.lr == pytest.approx(1.25e-4 * 6 / 24)
+    assert (found.optimizer.clip_norm, found.run.epochs) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ircsn_r50.ig65m_k40", "the nearest are ircsn_r50.ig65m_k400"),
+        ("none.toml", "cannot be read"),
+        ("bad.toml", "no TOML"),
+    ],
+)
+def test_recipes_that_there_are_not(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text("= 1")
+    with pytest.raises(InvalidArgument, match=message):
+        recipes.read(name)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "from_weights", "name"),
+    [
+        ("ircsn_r50", False, "ircsn_r50.ig65m_k400"),
+        ("ircsn_r50", True, "finetune"),
+        ("test_tpn", False, "motion8"),
+        ("tsn_r50", False, "tsn_r50.imagenet_k400_8seg"),
+    ],
+)
+def test_the_recipe_that_is_meant(architecture: str, from_weights: bool, name: str) -> None:
+    assert recipes.default_name(architecture, from_weights=from_weights) == name
+
+
+def test_no_recipe_is_made_for_some() -> None:
+    with pytest.raises(InvalidArgument, match="no recipe is made for r2plus1d_34"):
+        recipes.default_name("r2plus1d_34", from_weights=False)
+
+
+# Learning rates
+
+
+def test_one_cycle_is_the_one_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=0.005)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.005, total_steps=50, pct_start=0.1)
+    schedule, course = OneCycleSchedule(rise=0.1), Course(7, 50)
+    for step in range(50):
+        assert 0.005 * lr_factor(schedule, step, course) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9)
+        assert momentum_at(schedule, step, course) == pytest.approx(optimizer.param_groups[0]["betas"][0], rel=1e-9)
+        optimizer.step()
+        if step < 49:
+            theirs.step()
+
+
+def test_cosine_changes_by_epochs_and_the_warm_up_by_steps() -> None:
+    course = Course(steps_per_epoch=10, num_steps=40)
+    by_epoch = CosineSchedule(warmup_epochs=1, warmup_factor=0.1)
+    assert [lr_factor(by_epoch, step, course) for step in (0, 5, 10, 19, 20, 39)] == pytest.approx(
+        [0.1, 0.55, 0.85355339, 0.85355339, 0.5, 0.14644661]
+    )
+    assert lr_factor(CosineSchedule(each="step"), 39, course) == pytest.approx(0.0015413)
+    assert momentum_at(by_epoch, 3, course) is None
+
+
+# Groups
+
+
+def test_groups_of_tsm() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in parameter_groups(model, "tsm", lr=0.1, weight_decay=1e-4)
+        for parameter in group["params"]
+    }
+    conv, norm, linear = model
+    expected = {
+        conv.weight: (0.1, 1e-4), conv.bias: (0.2, 0.0), norm.weight: (0.1, 0.0), norm.bias: (0.1, 0.0),
+        linear.weight: (0.5, 1e-4), linear.bias: (1.0, 0.0),
+    }  # fmt: skip
+    assert found == {id(parameter): rates for parameter, rates in expected.items()}
+
+
+def test_what_does_not_learn_is_in_no_group_and_rates_keep_their_factors() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    settings = recipe("tsm_r50.mmaction2_1x1x8_50e").optimizer
+    optimizer = create_optimizer(model, settings, lr=0.01)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+    set_rates(optimizer, 0.1, 0.85)
+    assert sorted(group["lr"] for group in optimizer.param_groups) == pytest.approx([0.005, 0.01])
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.85}
+
+
+# The network before its first step
+
+
+@pytest.mark.parametrize(("freeze", "learns"), [("none", 1.0), ("bn", 0.5), ("trunk", 0.1)])
+def test_what_is_frozen(freeze: str, learns: float) -> None:
+    network = create_network("test_ircsn", recipe("motion8", f"model.freeze={freeze}"), num_classes=3)
+    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    assert network.training and {norm.training for norm in norms} == {freeze == "none"}
+    assert ("bn1.weight" in learning, "conv1.weight" in learning) == (freeze == "none", freeze != "trunk")
+    assert {"fc.weight", "fc.bias"} <= learning
+    if freeze == "trunk":
+        assert learning == {"fc.weight", "fc.bias"}
+
+
+def test_images_on_a_trunk_with_time() -> None:
+    source = create_model("test_tsn", num_classes=0).backbone.state_dict()
+    flat = create_model("test_tsn")
+    inflate(flat, source, "test")
+    assert torch.equal(flat.backbone.conv1.weight, source["conv1.weight"])
+    with pytest.raises(CheckpointMismatch, match="not the trunk of this network"):
+        inflate(create_model("test_ircsn"), source, "test")
+
+
+@pytest.mark.slow
+def test_an_inflated_network_answers_a_still_picture_as_the_flat_one() -> None:
+    import timm
+
+    flat = timm.create_model("resnet50", num_classes=0).eval()
+    slow = create_model("slowonly_r50", num_classes=0).eval()
+    inflate(slow, flat.state_dict(), "resnet50")
+    picture = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    clip = picture.unsqueeze(2).expand(-1, -1, 9, -1, -1)
+    with torch.no_grad():
+        middle = slow.forward_features(clip)[:, :, 4]
+        assert torch.allclose(middle, flat.forward_features(picture), rtol=1e-4, atol=1e-4)
+        for name in ("tsm_r50", "tpn_tsm_r50", "tpn_slowonly_r50"):
+            inflate(create_model(name), flat.state_dict(), "resnet50")
