@@ -94,6 +94,8 @@ class _Loop:
     progress: Progress = field(default_factory=Progress)
     problems: set[Problem] = field(default_factory=set)
     average: dict[str, Tensor] = field(default_factory=dict)
+    loss: float | None = None
+    """Of the step that was logged last, which the last step always is."""
 
     def __post_init__(self) -> None:
         recipe, network = self.run.recipe, self.run.network
@@ -108,7 +110,7 @@ class _Loop:
 
     def run_through(self) -> Result:
         """Every step that is not done yet."""
-        step, loss, per_epoch = self.progress.step, None, self.run.steps_per_epoch
+        step, per_epoch = self.progress.step, self.run.steps_per_epoch
         settings = self.run.recipe.run
         with self._logs() as (log, validation_log), self._bar() as bar:
             while step < self.course.num_steps:
@@ -127,8 +129,7 @@ class _Loop:
                         self._save_state(step)
                     if step == self.course.num_steps:
                         break
-        last_loss = None if loss is None else float(loss)
-        return Result(self.run.out, step, last_loss, self.progress.best, self.progress.problems)
+        return Result(self.run.out, step, self.loss, self.progress.best, self.progress.problems)
 
     def _step(self, step: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the mean loss of this process's clips, and the norm of all gradients."""
@@ -168,7 +169,7 @@ class _Loop:
 
     def _log(self, log: CsvLog | None, bar: tqdm[Any], step: int, loss: Tensor, norm: Tensor) -> None:
         """The mean loss of all processes, and the gradients' norm before they were clipped."""
-        mean = float(self.accelerator.reduce(loss, "mean"))
+        self.loss = mean = float(self.accelerator.reduce(loss, "mean"))
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss is {mean} at step {step}: lower the learning rate (--set optimizer.lr=...); "
