@@ -12,7 +12,7 @@ from videozoo import registry
 from videozoo.errors import CheckpointMismatch, InvalidArgument, UnknownWeights
 from videozoo.manifest import Protocol
 from videozoo.models import create_model
-from videozoo.training import recipe as recipes
+from videozoo.training import recipes
 from videozoo.training.network import create_network, inflate
 from videozoo.training.optimizer import create_optimizer, parameter_groups, set_rates
 from videozoo.training.recipe import CosineSchedule, OneCycleSchedule, Recipe, StepSchedule

@@ -7,6 +7,7 @@ number of the step and the process. So a run that is resumed goes on as if it ha
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from videozoo.errors import CheckpointMismatch, TrainingError
+from videozoo.errors import CheckpointMismatch, InvalidArgument, TrainingError
 from videozoo.layers.video_model import VideoModel
 from videozoo.training.checkpoint import (
     Progress,
@@ -36,6 +37,7 @@ from videozoo.training.network import WithLoss
 from videozoo.training.optimizer import create_optimizer, set_rates
 from videozoo.training.recipe import Recipe
 from videozoo.training.schedule import Course, lr_factor, momentum_at
+from videozoo.training.sharded import gather_model, gather_optimizer, spread
 from videozoo.training.validation import Accuracy, ValidationLoader, accuracy
 from videozoo.video.batches import Batch, TrainingLoader
 from videozoo.video.dataset import Problem
@@ -101,9 +103,13 @@ class _Loop:
         recipe, network = self.run.recipe, self.run.network
         self.course = Course.of(recipe.run, self.run.steps_per_epoch)
         model = WithLoss(network, recipe.loss)
+        self.sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        self.whole = copy.deepcopy(network) if self.sharded else network  # what is saved; then on the CPU
         self.model, self.optimizer = self.accelerator.prepare(
             model, create_optimizer(network, recipe.optimizer, recipe.lr)
         )
+        if recipe.run.ema_decay and self.sharded:
+            raise InvalidArgument("recipe.run.ema_decay: no averaged weights of a network that is spread over devices")
         if recipe.run.ema_decay:
             self.average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self._restore()
@@ -196,9 +202,12 @@ class _Loop:
                 self.accelerator.log(
                     {"top1": found.top1, "top5": found.top5, "mean_class": found.mean_class}, step=step
                 )
+            weights = gather_model(self.model) if self.sharded else {}
             if self.accelerator.is_main_process:
+                if self.sharded:
+                    self.whole.load_state_dict(weights)
                 for name in ("best", "last") if improved else ("last",):
-                    save_folder(self.run.network, self.run.out / name, self.run.labels, self.run.dataset)
+                    save_folder(self.whole, self.run.out / name, self.run.labels, self.run.dataset)
         self._save_state(step)
 
     def _validate(self, loader: ValidationLoader, step: int) -> Accuracy:
@@ -240,12 +249,14 @@ class _Loop:
         self.progress = replace(
             self.progress, step=step, problems=tuple(problems), scaler={} if scaler is None else scaler.state_dict()
         )
+        optimizer = self.optimizer.optimizer
+        if self.sharded:
+            weights, kept = gather_model(self.model), gather_optimizer(self.model, optimizer)
+        else:
+            weights, kept = self.run.network.state_dict(), optimizer_tensors(self.run.network, optimizer)
         if self.accelerator.is_main_process:
-            network = self.run.network
-            save_state(
-                self.run.out, self.run.identity, self.progress, model=network.state_dict(),
-                optimizer=optimizer_tensors(network, self.optimizer.optimizer), average=self.average,
-            )  # fmt: skip
+            folder, run = self.run.out, self.run.identity
+            save_state(folder, run, self.progress, model=weights, optimizer=kept, average=self.average)
 
     def _restore(self) -> None:
         state = read_state(self.run.out, self.run.identity)
@@ -257,8 +268,11 @@ class _Loop:
         if state is None:
             return
         self.progress = state.progress
-        self.run.network.load_state_dict(state.model)
-        restore_optimizer(self.run.network, self.optimizer.optimizer, state.optimizer)
+        if self.sharded:
+            spread(self.model, self.optimizer.optimizer, weights=state.model, kept=state.optimizer)
+        else:
+            self.run.network.load_state_dict(state.model)
+            restore_optimizer(self.run.network, self.optimizer.optimizer, state.optimizer)
         for name, tensor in state.average.items():
             self.average[name].copy_(tensor)
         if self.accelerator.scaler is not None and state.progress.scaler:

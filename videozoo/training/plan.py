@@ -14,7 +14,7 @@ from videozoo.files import sha256_file
 from videozoo.manifest import Protocol
 from videozoo.model_folder import is_folder_name, open_folder
 from videozoo.synthetic import MOTIONS, Motions
-from videozoo.training import recipe as recipes
+from videozoo.training import recipes
 from videozoo.training.recipe import Recipe
 from videozoo.video.dataset import Form, StrPath, VideoList, class_folders, read_list
 
