@@ -56,6 +56,13 @@ class MultiScaleCrop:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomCrop:
+    """A region of the clip's own size at any place; it needs a ``short_side`` that it fits into."""
+
+    kind: Literal["random"] = "random"
+
+
+@dataclass(frozen=True, slots=True)
 class ColorJitter:
     """Ranges of torchvision's ``v2.ColorJitter``: factors go from 1 - x to 1 + x, the shift of the hue from -x to x."""
 
@@ -92,7 +99,7 @@ class Augmentation:
     """Distance of the frames of a clip."""
     short_side: int | None = None
     """Pixels of the frame's shorter side before it is cropped; None crops the frame as it is."""
-    crop: RandomResizedCrop | MultiScaleCrop = RandomResizedCrop()
+    crop: RandomResizedCrop | MultiScaleCrop | RandomCrop = RandomResizedCrop()
     flip_probability: float = 0.5
     """Of mirroring the clip left to right."""
     flip_label_pairs: tuple[tuple[int, int], ...] = ()
@@ -107,6 +114,10 @@ class Augmentation:
                 raise InvalidArgument(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.short_side is not None and self.short_side < 1:
             raise InvalidArgument(f"short_side must be at least 1 pixel, got {self.short_side}")
+        if isinstance(self.crop, RandomCrop) and (self.short_side is None or self.short_side < self.crop_size):
+            raise InvalidArgument(
+                f"short_side must be at least crop_size {self.crop_size} for random crops, got {self.short_side}"
+            )
         if self.sampling != "clips" and self.frame_stride != 1:
             raise InvalidArgument(f"frame_stride must be 1 for {self.sampling} sampling, got {self.frame_stride}")
         if self.sampling == "dense" and self.num_frames > DENSE_RANGE:
