@@ -153,6 +153,7 @@ def main() -> None:
             timed.run("synthetic", repeat(ready), options.steps)
             loader_rate(batches, 2 * options.workers)
             timed.run("fed", batches, options.steps)
+        torch.set_num_threads(1)  # as in a worker
         parts = parts_of_a_sample(videos, 10)
     report(timed, alone, parts, options.workers)
 
