@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from videozoo.errors import InvalidArgument
 from videozoo.labels import labels
-from videozoo.video.augmentation import Augmentation, ColorJitter, MultiScaleCrop, RandomResizedCrop, left_right_pairs
+from videozoo.video.augmentation import (
+    Augmentation,
+    ColorJitter,
+    MultiScaleCrop,
+    RandomCrop,
+    RandomResizedCrop,
+    left_right_pairs,
+)
 from videozoo.video.draws import Region, draw_clips, draw_dense, draw_frames, draw_region
 
 NEEDED = {"num_frames": 8, "crop_size": 224}
@@ -77,8 +84,10 @@ def test_what_is_left_out_is_what_most_recipes_have() -> None:
         ({"flip_probability": math.nan}, "augmentation.flip_probability must be from 0 to 1, got nan"),
         ({"flip_label_pairs": [[1, 2], [2, 3]]}, "augmentation.flip_label_pairs must be pairs of classes"),
         ({"flip_label_pairs": [[-1, 2]]}, "augmentation.flip_label_pairs must be pairs of classes"),
-        ({"crop": "multi_scale"}, "augmentation.crop.kind must be 'random_resized' or 'multi_scale', got None"),
-        ({"crop": {"kind": "multiscale"}}, "augmentation.crop.kind must be 'random_resized' or 'multi_scale', got"),
+        ({"crop": "multi_scale"}, "augmentation.crop.kind must be 'random_resized' or 'multi_scale' or 'random', got"),
+        ({"crop": {"kind": "multiscale"}}, "augmentation.crop.kind must be 'random_resized' or 'multi_scale' or"),
+        ({"crop": {"kind": "random"}}, "augmentation.short_side must be at least crop_size 224 for random crops, got"),
+        ({"crop": {"kind": "random"}, "short_side": 223}, "augmentation.short_side must be at least crop_size 224 for"),
         ({"crop": {"kind": "multi_scale", "area": [0, 1]}}, "augmentation.crop.area is no setting; there are scales"),
         ({"crop": {"kind": "random_resized", "area": [0, 1]}}, "augmentation.crop.area must be two numbers above 0"),
         ({"crop": {"kind": "random_resized", "area": [1, 0.5]}}, "augmentation.crop.area must be two numbers above 0"),
@@ -86,7 +95,10 @@ def test_what_is_left_out_is_what_most_recipes_have() -> None:
         ({"crop": {"kind": "multi_scale", "scales": []}}, "augmentation.crop.scales must be numbers above 0 and up"),
         ({"crop": {"kind": "multi_scale", "scales": [1.1]}}, "augmentation.crop.scales must be numbers above 0 and up"),
         ({"crop": {"kind": "multi_scale", "max_gap": -1}}, "augmentation.crop.max_gap must be 0 or more, got -1"),
-        ({"crop": {"kind": "multi_scale", "num_positions": 9}}, "augmentation.crop.num_positions must be 5 or 13, got"),
+        (
+            {"crop": {"kind": "multi_scale", "num_positions": 9}},
+            "augmentation.crop.num_positions must be 1 or 5 or 13, got",
+        ),
         ({"color_jitter": {"hue": 0.6}}, "augmentation.color_jitter.hue must be from 0 to 0.5, got 0.6"),
         ({"color_jitter": {"contrast": -1}}, "augmentation.color_jitter.contrast must be 0 or more, got -1.0"),
         ({"color_jitter": {"color": 1}}, "augmentation.color_jitter.color is no setting; there are brightness"),
@@ -201,9 +213,15 @@ def test_dense_windows_reach_both_ends() -> None:
 # Regions
 
 
-def regions(crop: RandomResizedCrop | MultiScaleCrop, height: int, width: int, count: int = 400) -> set[Region]:
+def cropped(crop: RandomResizedCrop | MultiScaleCrop | RandomCrop) -> Augmentation:
+    return Augmentation(num_frames=1, crop_size=224, short_side=256, crop=crop)
+
+
+def regions(
+    crop: RandomResizedCrop | MultiScaleCrop | RandomCrop, height: int, width: int, count: int = 400
+) -> set[Region]:
     random = generator()
-    return {draw_region(crop, height, width, random) for _ in range(count)}
+    return {draw_region(cropped(crop), height, width, random) for _ in range(count)}
 
 
 def inside(region: Region, height: int, width: int) -> bool:
@@ -249,7 +267,7 @@ def test_sizes_of_a_multi_scale_crop(max_gap: int, expected: set[tuple[int, int]
 @given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 2**32))
 def test_regions_lie_in_the_frame(height: int, width: int, seed: int) -> None:
     for crop in (RandomResizedCrop(), MultiScaleCrop(), MultiScaleCrop(num_positions=13)):
-        assert inside(draw_region(crop, height, width, generator(seed)), height, width)
+        assert inside(draw_region(cropped(crop), height, width, generator(seed)), height, width)
 
 
 def test_area_and_ratio_of_a_random_resized_crop() -> None:
@@ -265,6 +283,11 @@ def test_area_and_ratio_of_a_random_resized_crop() -> None:
     assert all(inside(region, 300, 400) for region in drawn)
 
 
+def test_random_crops_reach_every_place() -> None:
+    drawn = regions(RandomCrop(), 226, 227, 200)
+    assert drawn == {Region(top, left, 224, 224) for top in range(3) for left in range(4)}
+
+
 def test_a_frame_too_long_for_the_ratio_gives_its_middle() -> None:
     assert regions(RandomResizedCrop(area=(1, 1)), 10, 1000, 5) == {Region(0, 493, 10, 13)}
 
@@ -272,8 +295,9 @@ def test_a_frame_too_long_for_the_ratio_gives_its_middle() -> None:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda random: draw_region(RandomResizedCrop(), 240, 320, random),
-        lambda random: draw_region(MultiScaleCrop(), 240, 320, random),
+        lambda random: draw_region(cropped(RandomResizedCrop()), 240, 320, random),
+        lambda random: draw_region(cropped(MultiScaleCrop()), 240, 320, random),
+        lambda random: draw_region(cropped(RandomCrop()), 256, 341, random),
         lambda random: draw_dense(300, num_segments=8, random=random).tolist(),
     ],
 )

@@ -41,8 +41,8 @@ class MultiScaleCrop:
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     max_gap: int = 1
     """How far apart in ``scales`` those of height and width may be."""
-    num_positions: Literal[5, 13] = 5
-    """5: corners and middle; 13: the middles of the sides and four places halfway to the corners as well."""
+    num_positions: Literal[1, 5, 13] = 5
+    """1: the middle; 5: corners and middle; 13: the middles of the sides and four places halfway to the corners as well."""
     kind: Literal["multi_scale"] = "multi_scale"
 
     def __post_init__(self) -> None:
@@ -51,8 +51,15 @@ class MultiScaleCrop:
             raise InvalidArgument(f"scales must be numbers above 0 and up to 1, got {self.scales}")
         if self.max_gap < 0:
             raise InvalidArgument(f"max_gap must be 0 or more, got {self.max_gap}")
-        if self.num_positions not in (5, 13):
-            raise InvalidArgument(f"num_positions must be 5 or 13, got {self.num_positions}")
+        if self.num_positions not in (1, 5, 13):
+            raise InvalidArgument(f"num_positions must be 1, 5 or 13, got {self.num_positions}")
+
+
+@dataclass(frozen=True, slots=True)
+class RandomCrop:
+    """A region of the clip's own size at any place; it needs a ``short_side`` that it fits into."""
+
+    kind: Literal["random"] = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class Augmentation:
     """Distance of the frames of a clip."""
     short_side: int | None = None
     """Pixels of the frame's shorter side before it is cropped; None crops the frame as it is."""
-    crop: RandomResizedCrop | MultiScaleCrop = RandomResizedCrop()
+    crop: RandomResizedCrop | MultiScaleCrop | RandomCrop = RandomResizedCrop()
     flip_probability: float = 0.5
     """Of mirroring the clip left to right."""
     flip_label_pairs: tuple[tuple[int, int], ...] = ()
@@ -107,6 +114,10 @@ class Augmentation:
                 raise InvalidArgument(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.short_side is not None and self.short_side < 1:
             raise InvalidArgument(f"short_side must be at least 1 pixel, got {self.short_side}")
+        if isinstance(self.crop, RandomCrop) and (self.short_side is None or self.short_side < self.crop_size):
+            raise InvalidArgument(
+                f"short_side must be at least crop_size {self.crop_size} for random crops, got {self.short_side}"
+            )
         if self.sampling != "clips" and self.frame_stride != 1:
             raise InvalidArgument(f"frame_stride must be 1 for {self.sampling} sampling, got {self.frame_stride}")
         if self.sampling == "dense" and self.num_frames > DENSE_RANGE:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from videozoo.video.augmentation import Augmentation, MultiScaleCrop, RandomResizedCrop
+from videozoo.video.augmentation import Augmentation, MultiScaleCrop, RandomCrop
 from videozoo.video.sampling import DENSE_RANGE, Indices
 
 #   5 positions    x . . . x     13 positions    x . x . x
@@ -23,6 +23,7 @@ from videozoo.video.sampling import DENSE_RANGE, Indices
 #                  . . . . .                     . x . x .
 #                  x . . . x                     x . x . x
 _POSITIONS = {
+    1: ((2, 2),),
     5: ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
     13: tuple((row, column) for row in range(5) for column in range(5) if (row + column) % 2 == 0),
 }
@@ -94,10 +95,12 @@ def draw_dense(num_frames_total: int, *, num_segments: int, random: np.random.Ge
     return (start + steps) % num_frames_total
 
 
-def draw_region(
-    crop: RandomResizedCrop | MultiScaleCrop, height: int, width: int, random: np.random.Generator
-) -> Region:
+def draw_region(augmentation: Augmentation, height: int, width: int, random: np.random.Generator) -> Region:
     """What of a frame of this size is kept."""
+    crop, side = augmentation.crop, augmentation.crop_size
+    if isinstance(crop, RandomCrop):
+        top, left = random.integers((height - side + 1, width - side + 1)).tolist()
+        return Region(top, left, side, side)
     if isinstance(crop, MultiScaleCrop):
         return _multi_scale(crop, height, width, random)
     transform = v2.RandomResizedCrop(1, scale=crop.area, ratio=crop.aspect_ratio)

@@ -179,7 +179,7 @@ def _augmented(source: FrameSource, augmentation: Augmentation, random: np.rando
         image = frame.permute(2, 0, 1)
         if size is None:
             size = frame.shape[0], frame.shape[1]
-            region = draw_region(augmentation.crop, *size, random)
+            region = draw_region(augmentation, *size, random)
         elif size != frame.shape[:2]:  # some videos change their size on the way
             image = functional.resize(image, [*size], antialias=False)
         # Not antialiased, as in the original recipes and as in testing.
