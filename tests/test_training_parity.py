@@ -87,7 +87,7 @@ def reference(network: VideoModel, recipe: Recipe, data: list[Batch]) -> tuple[l
             loss = cross_entropy(network(clips), batch.labels)
         gradients = torch.autograd.grad(loss, parameters)
         norm = sum(float((gradient.double() ** 2).sum()) for gradient in gradients) ** 0.5
-        found.append(float(loss))
+        found.append(loss.item())
         norms.append(norm)
         scale = min(1.0, (sgd.clip_norm or float("inf")) / (norm + 1e-6))
         warmup = schedule.warmup_epochs * NUM_STEPS

@@ -105,7 +105,7 @@ def _data(text: str, option: str) -> Path | Motions:
 
     if option == "--val":
         return Motions(int(match[1] or 800), first_seed=HELD_OUT_SEED)
-    return Motions(int(match[1] or 8192))
+    return Motions(int(match[1] or 4096))
 
 
 def _print(result: Result) -> None:

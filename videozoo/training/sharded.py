@@ -25,7 +25,7 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 def gather_model(model: nn.Module) -> dict[str, Tensor]:
     """The network's state dict, whole; empty but on the first process."""
-    found = get_model_state_dict(model, options=_WHOLE)
+    found: dict[str, Any] = get_model_state_dict(model, options=_WHOLE)
     return {name.removeprefix(PREFIX): tensor for name, tensor in found.items()}
 
 

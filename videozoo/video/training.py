@@ -17,13 +17,17 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from videozoo.errors import InvalidArgument, ListError, VideoError, first_line
-from videozoo.synthetic import MOTIONS, Motions, draw_clip, motion_of
+from videozoo.synthetic import MOTIONS, Frames, Motions, draw_clip, motion_of
 from videozoo.video.augmentation import Augmentation, ColorJitter
 from videozoo.video.dataset import Problem, VideoList
 from videozoo.video.decode import FewerFramesError, FrameSource, open_frames
 from videozoo.video.draws import draw_frames, draw_region, torchvision_draws
 from videozoo.video.listed import listed_video
 from videozoo.video.transforms import resize_short_side
+
+
+KEPT_MOTIONS = 4096
+"""Synthetic clips that are kept when they have been drawn, 0.6 GB in each process that loads: drawing takes long."""
 
 
 class Sample(NamedTuple):
@@ -74,6 +78,7 @@ class TrainingVideos(Dataset[Sample]):
         self.num_classes = num_classes
         self.seed = seed
         self.strict = strict
+        self._drawn: dict[int, Frames] = {}
         self._mirrored = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
         # In shared memory: workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -132,7 +137,12 @@ class TrainingVideos(Dataset[Sample]):
 
     def _open(self, index: int) -> FrameSource:
         if isinstance(self.videos, Motions):
-            return open_frames(draw_clip(self.videos.first_seed + index))
+            if index not in self._drawn:
+                frames = draw_clip(self.videos.first_seed + index)
+                if len(self._drawn) == KEPT_MOTIONS:
+                    return open_frames(frames)
+                self._drawn[index] = frames
+            return open_frames(self._drawn[index])
         return open_frames(listed_video(self.videos, self.videos.videos[index]))
 
     def _problem(self, index: int, error: VideoError) -> Problem:
