@@ -55,6 +55,9 @@ def filled(name: str, recipe: Recipe) -> VideoModel:
     source = random_model(name, NUM_CLASSES).state_dict()
     own = network.state_dict()
     network.load_state_dict({key: source.get(key, tensor) for key, tensor in own.items()})
+    for key, tensor in network.state_dict().items():
+        if key.endswith("bn3.weight"):
+            tensor.mul_(0.2)  # so that a long sum of residuals stays small
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -67,7 +70,8 @@ def filled(name: str, recipe: Recipe) -> VideoModel:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of ``log sum exp(logits) - logits[label]``."""
-    return (logits.exp().sum(dim=1).log() - logits[torch.arange(len(labels)), labels]).mean()
+    shifted = logits - logits.max(dim=1, keepdim=True).values
+    return (shifted.exp().sum(dim=1).log() - shifted[torch.arange(len(labels)), labels]).mean()
 
 
 def reference(network: VideoModel, recipe: Recipe, data: list[Batch]) -> tuple[list[float], list[float]]:

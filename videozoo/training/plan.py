@@ -64,7 +64,7 @@ class Plan:
         num_steps = run.num_steps or run.epochs * (count // run.batch_size)
         yield (
             f"{self.model}: {count} videos in {len(self.labels)} classes, {num_steps} "
-            f"steps of {run.batch_size} clips ({num_ranks} processes x {passes} passes of up to {run.clips_at_once})"
+            f"steps of {run.batch_size} clips; processes: {num_ranks}, passes of each: {passes}"
         )
         scaled = "" if run.batch_size == optimizer.lr_batch_size else " (linear scaling rule)"
         yield (
