@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Self
+from typing import Self
 
 import torch
 
@@ -60,7 +60,7 @@ class _Worker:
 
 
 class Decoders:
-    """A pool of processes; a context manager.
+    """A pool of processes; a context manager. With no processes, whoever asks for a piece decodes it.
 
     A video whose process dies is given to another once more, from the window on that was missing, and is a failure if
     that dies, too. Processes are started afresh (spawn): a script that uses this needs ``if __name__ == "__main__":``.
@@ -86,6 +86,9 @@ class Decoders:
         Raises:
             VideoError: the processes do not start.
         """
+        if not self._workers:
+            yield from ((job.number, outcome) for job in jobs for outcome in _outcomes(self._plan, job))
+            return
         todo = deque(jobs)
         while True:
             for worker in self._workers:
@@ -167,23 +170,23 @@ def _decode(connection: Connection, plan: Plan) -> None:
     try:
         connection.send(_READY)
         while True:
-            _decode_one(connection, plan, connection.recv())
+            for outcome in _outcomes(plan, connection.recv()):
+                connection.send(outcome)
     except (EOFError, OSError):
         return
 
 
-def _decode_one(connection: Connection, plan: Plan, job: Job) -> None:
+def _outcomes(plan: Plan, job: Job) -> Iterator[Outcome]:
+    """The pieces of one video, and its end."""
     window = job.start
-    found = pieces(plan, job.item, job.start)
-    while True:
-        outcome: Any
-        try:
-            outcome = next(found, None)
-        except VideoError as error:
-            outcome = Failure(window, str(error).splitlines()[0])
-        except Exception as error:  # no video, whatever is in it, ends a run of thousands
-            outcome = Failure(window, f"{job.item.path} cannot be decoded: {type(error).__name__}: {error}")
-        connection.send(outcome)
-        if not isinstance(outcome, Piece):
-            return
-        window = outcome.window + 1
+    try:
+        for piece in pieces(plan, job.item, job.start):
+            window = piece.window + 1
+            yield piece
+    except VideoError as error:
+        yield Failure(window, str(error).splitlines()[0])
+    except Exception as error:  # no video, whatever is in it, ends a run of thousands
+        reason = next(iter(str(error).splitlines()), "")
+        yield Failure(window, f"{job.item.path} cannot be decoded: {type(error).__name__}: {reason}")
+    else:
+        yield None

@@ -108,8 +108,13 @@ def _videos_of(text: str, lists: ListForm) -> Iterator[Item]:
 def _may_be_video(path: Path) -> bool:
     """Whether a glob means this: a pattern that is as wide as ``**`` meets folders of videos and other files, too."""
     if path.is_dir():
-        return any(_NUMBERED_IMAGE.fullmatch(entry.name) for entry in os.scandir(path))
+        return _are_frames(os.listdir(path))
     return _is_video(path.name)
+
+
+def _are_frames(names: Sequence[str]) -> bool:
+    """Whether a folder of these files is one video: beside videos, an image is a picture of one of them."""
+    return any(_NUMBERED_IMAGE.fullmatch(name) for name in names) and not any(map(_is_video, names))
 
 
 def _is_video(name: str) -> bool:
@@ -120,13 +125,11 @@ def _below(folder: Path) -> Iterator[Item]:
     found = False
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        videos = sorted(name for name in files if _is_video(name))
-        if not videos and any(_NUMBERED_IMAGE.fullmatch(name) for name in files):
-            found = True
-            yield Item(parent)
-        for name in videos:
-            found = True
-            yield Item(os.path.join(parent, name))
+        names = [parent] if _are_frames(files) else [os.path.join(parent, name) for name in sorted(files)]
+        for name in names:
+            if name == parent or _is_video(os.path.basename(name)):
+                found = True
+                yield Item(name)
     if not found:
         yield Item(str(folder))  # whoever opens it says what is wrong with it
 

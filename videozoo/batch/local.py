@@ -29,15 +29,15 @@ def run(job: Job, *, num_processes: int = 1) -> Summary:
 
     Args:
         job: what to do.
-        num_processes: processes that decode.
+        num_processes: processes that decode beside this one; with 0 it decodes by itself, in turns.
 
     Raises:
         OutputError: the table exists or cannot be written, or its journal belongs to another run.
         InvalidArgument: no such layer, format or number of processes.
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `load_recognizer`.
     """
-    if num_processes < 1:
-        raise InvalidArgument(f"workers {num_processes}: at least 1")
+    if num_processes < 0:
+        raise InvalidArgument(f"workers {num_processes}: at least 0")
     write = writer_for(job.out)
     refuse_unfit(job.out, overwrite=job.overwrite)
     recognizer = job.network.load()
@@ -49,7 +49,7 @@ def run(job: Job, *, num_processes: int = 1) -> Summary:
     done = _Done.read(path, about)
     with Journal(path, about) as journal, _bar(job, done) as bar:
         todo = done.jobs(job)
-        with Decoders(job.plan(recognizer), min(num_processes, max(1, len(todo)))) as pool:
+        with Decoders(job.plan(recognizer), min(num_processes, len(todo))) as pool:
             for number, outcome in pool.run(todo):
                 if isinstance(outcome, Piece):
                     journal.append({"video": number} | packed(answer(job.items[number].path, outcome)))

@@ -177,7 +177,6 @@ def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, 
     import ray
     from ray.exceptions import RayError
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     if ours:
         _connect(address)
@@ -211,6 +210,7 @@ def _connect(address: str | None) -> None:
     import ray
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes would write to our terminal
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:

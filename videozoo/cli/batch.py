@@ -46,7 +46,7 @@ def refuse_without_table(options: argparse.Namespace) -> None:
     """Raise InvalidArgument where options of a table were given and no table."""
     given = {
         "--force": options.force, "--window": options.window, "--stride": options.stride, "--fps": options.fps,
-        "--shard": options.shard, "--workers": options.workers, "--address": options.address,
+        "--shard": options.shard, "--workers": options.workers is not None, "--address": options.address,
         "--engine ray": options.engine != "local",
     }  # fmt: skip
     named = [name for name, value in given.items() if value]
@@ -123,8 +123,8 @@ def target(options: argparse.Namespace, items: list[Item]) -> tuple[list[Item], 
 
     mine, suffix = shard_of(items, options.shard)
     out = Path(options.out)
-    if options.workers is not None and options.workers < 1:
-        raise InvalidArgument(f"--workers {options.workers}: at least 1")
+    if options.workers is not None and options.workers < 0:
+        raise InvalidArgument(f"--workers {options.workers}: at least 0")
     if options.address is not None and options.engine != "ray":
         raise InvalidArgument(f"--address {options.address}: goes with --engine ray")
     if options.engine == "ray":
