@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import pickle
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from videozoo.files import place
 
 _RUN_FILE = "_run.json"
 """Readers of Parquet folders leave out names that begin with an underscore."""
+_CONNECT_SECONDS = 10.0
 _VIDEOS_PER_TASK = 8
 _ROWS_PER_FILE = 64
 """At least, but for the last file; also what a node that dies loses at most, for each task that writes."""
@@ -54,6 +57,7 @@ def run(job: Job, *, address: str | None = None) -> Summary:
         InvalidArgument: no such layer, or no cluster at ``address``.
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `load_recognizer`.
     """
+    _refuse_unreachable(address)
     recognizer = job.network.load()
     job.question.to(recognizer)  # raises for a layer that does not exist
     about = job.about(recognizer)
@@ -207,6 +211,17 @@ def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, 
     finally:
         if ours:
             ray.shutdown()
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?P<host>[^/]+):(?P<port>\d+)", address or "")
+    if match is None:
+        return
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InvalidArgument(f"no Ray cluster at {address}: {error}") from None
 
 
 def _connect(address: str | None) -> None:
