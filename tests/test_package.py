@@ -36,10 +36,10 @@ LAYERS = {
     "model_config": 3,
     "inventory": 4, "conversion": 4, "model_card": 4, "inference": 4, "evaluation_result": 4,
     "pretrained": 5, "model_folder": 5,
-    "models": 6,
+    "models": 6, "artefacts": 6,
     "predict": 7, "convert": 7,
     "train": 8, "demo": 8, "hub": 8, "importing": 8, "verification": 8, "protocols": 8,
-    "mirror": 9, "benchmark": 9, "evaluation": 9,
+    "mirror": 9, "benchmark": 9, "evaluation": 9, "export": 9,
     "cli": 10,
     "videozoo": 11, "__main__": 11,
 }  # fmt: skip

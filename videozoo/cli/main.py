@@ -21,6 +21,7 @@ from videozoo.cli import (
     data,
     demo,
     evaluate,
+    export,
     fetch,
     import_,
     info,
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (
         *(zoo_list, info, fetch, import_, cache, mirror, verify),
-        *(predict, convert, push, train, data, evaluate, benchmark, demo),
+        *(predict, convert, export, push, train, data, evaluate, benchmark, demo),
     ):
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
+from videozoo.artefacts.form import is_artefact
 from videozoo.cli.data import read_labels
 from videozoo.errors import InvalidArgument, VideoError, first_line, printable
 
@@ -24,7 +25,13 @@ HELP = "Recognise the action in videos: files, or folders of numbered images."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file, or a folder of frames img_00001.jpg")
-    parser.add_argument("--model", required=True, metavar="NAME", help="an architecture, or architecture.tag")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME",
+        help="an architecture, or architecture.tag; or a file that `videozoo export` wrote: .onnx, .xml or .pt2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust-artefact", action="store_true", help="open an exported .pt2, which is a program and can run anything"
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
@@ -48,10 +55,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
-    architecture, _, tag = options.model.partition(".")
-    registry.architecture(architecture)
-    if options.checkpoint is None:
-        registry.resolve_weights(architecture, options.pretrained or tag or True)
+    if not is_artefact(options.model):
+        architecture, _, tag = options.model.partition(".")
+        registry.architecture(architecture)
+        if options.checkpoint is None:
+            registry.resolve_weights(architecture, options.pretrained or tag or True)
     class_names = read_labels(options.labels)
     if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
         raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
@@ -69,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         num_classes=options.num_classes,
         class_names=class_names,
         lock=options.lock,
+        trust_artefact=options.trust_artefact,
     )
     answers: list[dict[str, object]] = []
     status = 0
