@@ -1,4 +1,4 @@
-"""Exported networks: what is written answers as the network does, says what it is, and is refused where it cannot be."""
+"""Exported networks: what is written answers as the network does and says what it is; what cannot be is refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_artefact_recognises_as_the_network_does(format: str, written: Calla
     ("model", "suffix", "dynamic", "dtype", "fused", "shape"),
     [
         ("test_tsn", ".xml", ("batch", "frames", "size"), "float32", False, (3, 3, 5, 64, 48)),
-        ("test_tpn", ".pt2", ("frames",), "float32", True, (1, 3, 24, 32, 32)),
+        pytest.param(*("test_tpn", ".pt2", ("frames",), "float32", True, (1, 3, 24, 32, 32)), marks=pytest.mark.slow),
         ("test_tsn", ".onnx", (), "float16", False, (3, 3, 8, 32, 32)),  # a fixed batch of 1, one after another
     ],
 )
