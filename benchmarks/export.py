@@ -24,8 +24,8 @@ from videozoo.export import export_model
 
 ROOT = Path(__file__).parent.parent
 MODELS = (
-    "ircsn_r50", "ircsn_r152", "ipcsn_r152", "r2plus1d_34", "slowonly_r50", "tpn_slowonly_r50", "tpn_tsm_r50",
-    "tsm_r50", "tsn_r50",
+    "tsn_r50", "slowonly_r50", "tsm_r50", "tpn_slowonly_r50", "tpn_tsm_r50", "ircsn_r50", "r2plus1d_34", "ircsn_r152",
+    "ipcsn_r152",
 )  # fmt: skip
 RUNTIMES = {"onnx": ("onnxruntime", ".onnx"), "openvino": ("openvino", ".xml"), "torch-export": ("torch", ".pt2")}
 

@@ -220,11 +220,14 @@ def _agreement(model: VideoModel, path: Path, form: Form) -> tuple[Agreement, ..
 
 
 def _inputs(form: Form) -> list[Tensor]:
-    """Three random inputs; the first is a clip of the protocol, dynamic axes grow in the others."""
-    steps = {0: 1, 2: 4, 3: 16, 4: 32}
+    """Three random inputs; the first is a clip of the protocol, in the others every dynamic axis has another size."""
+    factors = {0: (1, 2, 3), 2: (1, 0.5, 1.25), 3: (1, 0.75, 0.5), 4: (1, 0.5, 0.625)}
     free = [position for axis in form.dynamic for position in POSITIONS[axis]]
     generator = torch.Generator().manual_seed(_SEED)
-    shapes = [[size + (turn * steps[n] if n in free else 0) for n, size in enumerate(form.clip)] for turn in range(3)]
+    shapes = [
+        [max(form.least[n], int(size * factors[n][turn])) if n in free else size for n, size in enumerate(form.clip)]
+        for turn in range(3)
+    ]
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
