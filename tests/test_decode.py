@@ -234,6 +234,21 @@ def test_what_cannot_be_read_is_told_in_one_line(
     assert capfd.readouterr() == ("", "")  # nothing of FFmpeg's own complaints
 
 
+def test_metadata_in_an_unknown_encoding_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "caf\u00e9"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for pixels in clip(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    written = path.read_bytes()
+    assert "caf\u00e9".encode() in written
+    path.write_bytes(written.replace("\u00e9".encode(), b"\xe9\xe8"))
+    assert len(every_frame(path)) == 4
+
+
 @pytest.mark.parametrize(
     "template",
     ["img_{:05d}.png", "img_{:05d}.jpg", "{:04d}.JPEG", "take2_{}.png", "image-{:03d}.jpeg"],
