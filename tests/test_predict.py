@@ -291,17 +291,17 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[Frames]:
 def test_a_stream_answers_as_calls_do(recognizer: Recognizer, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     write_video(path, VIDEO)
-    first, second, third, fourth = recognizer.stream([path, __file__, VIDEO[:20], "none.mp4"])
+    first, second, third, fourth = recognizer.recognise_all([path, __file__, VIDEO[:20], "none.mp4"])
     assert isinstance(first, Prediction) and isinstance(third, Prediction)
     assert torch.equal(first.view_logits, recognizer(path).view_logits)
     assert torch.equal(third.view_logits, recognizer(VIDEO[:20]).view_logits)
     assert isinstance(second, VideoError) and __file__ in str(second)
     assert isinstance(fourth, VideoError) and "none.mp4" in str(fourth)
-    assert list(recognizer.stream([])) == []
+    assert list(recognizer.recognise_all([])) == []
 
 
 def test_what_is_no_video_stops_a_stream_in_its_turn(recognizer: Recognizer) -> None:
-    stream = recognizer.stream([VIDEO, VIDEO[0]])
+    stream = recognizer.recognise_all([VIDEO, VIDEO[0]])
     assert isinstance(next(stream), Prediction)
     with pytest.raises(InvalidArgument, match=r"\(T, H, W, 3\)"):
         next(stream)
@@ -310,7 +310,7 @@ def test_what_is_no_video_stops_a_stream_in_its_turn(recognizer: Recognizer) -> 
 def test_a_video_is_decoded_in_one_pass_for_all_its_views(foreign_file: ForeignFile, sources: list[Frames]) -> None:
     path = foreign_file("test_ircsn")
     recognizer = load_recognizer("test_ircsn", checkpoint_path=path, crop="three", num_clips=10)
-    (prediction,) = recognizer.stream(["0"])
+    (prediction,) = recognizer.recognise_all(["0"])
     assert isinstance(prediction, Prediction)
     assert len(prediction.view_logits) == 30
     assert sources[0].num_passes == 1
@@ -330,7 +330,7 @@ def test_frames_of_two_videos_are_in_memory_at_most(
 
     monkeypatch.setattr(ViewTransform, "sample", record)
     asked: list[str] = []
-    for number, _ in enumerate(recognizer.stream(asked.append(name) or name for name in "01234")):
+    for number, _ in enumerate(recognizer.recognise_all(asked.append(name) or name for name in "01234")):
         assert len(asked) <= number + 2
         assert sum(frame() is not None for frame in sampled) <= 2
     assert len(sampled) == len(asked) == 5
@@ -338,7 +338,7 @@ def test_frames_of_two_videos_are_in_memory_at_most(
 
 def test_who_leaves_a_stream_early_waits_for_no_whole_video(recognizer: Recognizer, sources: list[Frames]) -> None:
     sources[1].most = 1_000_000
-    stream = recognizer.stream("01")
+    stream = recognizer.recognise_all("01")
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert sources[1].num_read < 1_000_000

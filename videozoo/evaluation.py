@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from videozoo import registry
+from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.errors import ListError, UnknownWeights, VideoError
 from videozoo.evaluation_result import (
     TOPK,
@@ -99,7 +97,7 @@ def evaluate(
             "--root (root=) says what the paths are relative to"
         )
     wanted = chosen_metrics(metrics, videos)
-    digest = _digest(found.model.state_dict())
+    digest = sha256_tensors(found.model.state_dict())
     run = _Run(found, digest, videos, None if out is None else Path(out), strict, progress)
     with joined() as ranks:
         outcomes = run.outcomes(ranks, anew=overwrite)
@@ -214,7 +212,7 @@ class _Run:
         total = len(share) + len(known)
         with tqdm(total=total, initial=len(known), unit="video", disable=silent) as bar:
             sources = (listed_video(self.videos, self.videos.videos[number]) for number in share)
-            for number, answer in zip(share, self.recognizer.stream(sources), strict=True):
+            for number, answer in zip(share, self.recognizer.recognise_all(sources), strict=True):
                 if isinstance(answer, VideoError) and self.strict:
                     raise answer
                 outcome = _outcome(answer)
@@ -315,14 +313,6 @@ def _packed(outcome: Outcome) -> dict[str, str]:
     if isinstance(outcome, str):
         return {"reason": outcome}
     return {"scores": base64.b64encode(outcome.astype("<f4").tobytes()).decode()}
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _write(path: Path, result: EvaluationResult) -> None:

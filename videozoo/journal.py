@@ -87,10 +87,29 @@ def read(path: Path, run: Mapping[str, Any]) -> list[Line]:
     Raises:
         OutputError: the journal is that of another run, or cannot be read.
     """
-    lines = [line for line, _ in _lines(path)]
-    if not lines:
-        return []
-    found = lines[0].get("run")
+    return [line for line, _ in scan(path, run)]
+
+
+def scan(path: Path, run: Mapping[str, Any]) -> Iterator[tuple[Line, int]]:
+    """The results that a journal holds, one in memory, each with the place of its first byte in the file.
+
+    Args:
+        path: the file.
+        run: as the journal's first line must say.
+
+    Raises:
+        OutputError: as `read`.
+    """
+    begin = 0
+    for line, end in _lines(path):
+        if begin == 0:
+            _refuse_another(path, line.get("run"), run)
+        else:
+            yield line, begin
+        begin = end
+
+
+def _refuse_another(path: Path, found: object, run: Mapping[str, Any]) -> None:
     if found != run:
         known = found if isinstance(found, dict) else {}
         other = [name for name in run if known.get(name) != run[name]]
@@ -98,7 +117,6 @@ def read(path: Path, run: Mapping[str, Any]) -> list[Line]:
             f"{path} belongs to a run with another {' and '.join(other)}: finish that one, or pass --force "
             "(overwrite=True) to give it up"
         )
-    return lines[1:]
 
 
 def _lock(stream: IO[bytes], path: Path) -> None:

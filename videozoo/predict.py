@@ -17,6 +17,7 @@ from videozoo import labels, manifest, registry
 from videozoo.artefacts.exported import ExportedModel, load_exported
 from videozoo.artefacts.form import is_artefact
 from videozoo.errors import InvalidArgument, VideoError
+from videozoo.frame_features import FrameFeatures
 from videozoo.inference import optimize_for_inference
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Crop, Entry, Protocol, Views
@@ -27,6 +28,7 @@ from videozoo.stopwatch import Stopwatch
 from videozoo.video.ahead import Video, sample_ahead
 from videozoo.video.decode import open_frames
 from videozoo.video.views import SampledVideo, ViewTransform
+from videozoo.video.windows import default_size, stream_windows
 
 Mode = Literal["full", "center"]
 _Changes = tuple[int | None, int | None, Crop | None, int | None, bool | None]
@@ -71,6 +73,18 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class WindowPrediction:
+    """What a network says of one window of a stream."""
+
+    first: int
+    """0-based number of the window's first frame."""
+    end: int
+    """Number of the frame behind its last one."""
+    prediction: Prediction
+    """``frame_indices`` are numbers of the stream's frames."""
+
+
+@dataclass(frozen=True)
 class Recognizer:
     """A network with its preprocessing and its labels."""
 
@@ -94,7 +108,7 @@ class Recognizer:
             sampled = self.transform.sample(open_frames(video), watch)
         return self._recognise(sampled, watch, progress)
 
-    def stream(self, videos: Iterable[Video], *, progress: bool = False) -> Iterator[Prediction | VideoError]:
+    def recognise_all(self, videos: Iterable[Video], *, progress: bool = False) -> Iterator[Prediction | VideoError]:
         """Recognise the action in each of several videos; a thread decodes the next one meanwhile.
 
         The frames of two videos are in memory at most; 10 clips of 32 frames of 341 x 256 pixels are 84 MB.
@@ -112,7 +126,52 @@ class Recognizer:
         for sampled, watch in sample_ahead(self.transform, videos):
             yield sampled if isinstance(sampled, VideoError) else self._recognise(sampled, watch, progress)
 
-    def _recognise(self, sampled: SampledVideo, watch: Stopwatch, progress: bool) -> Prediction:
+    def stream(
+        self, frames: Iterable[NDArray[np.uint8] | Tensor], *, window: int | None = None, stride: int | None = None
+    ) -> Iterator[WindowPrediction]:
+        """Recognise the action in windows that slide over frames as they come, from a camera or a long file.
+
+        Each window is sampled like a video of its own, and answered as soon as the last frame that it shows is there;
+        windows that the end cuts off before that are left out. Windows share resized frames, and, where the network
+        sees frames one by one (TSN), what it computes of each, if the stride is a multiple of the distance of two
+        sampled frames. In memory are the frames of the windows at hand.
+
+        Args:
+            frames: each uint8 (H, W, 3), R, G, B; read no further than the next answer needs.
+            window: frames of a window; None means what a clip spans, or 64 for networks that see segments.
+            stride: frames from one window to the next; None means ``window``.
+
+        Raises:
+            InvalidArgument: a stride of more than a window, or frames of another type or shape.
+        """
+        views = self.transform.views
+        size = default_size(views) if window is None else window
+        windows = stream_windows(self.transform, frames, size, size if stride is None else stride)
+        kept = None
+        if self.model.frames_are_independent:
+            kept = FrameFeatures(self.model, self.transform, views.num_frames * views_per_chunk(views))
+        for place, sampled in windows:
+            logits = None if kept is None else kept.view_logits(sampled)
+            yield WindowPrediction(place.first, place.end, self.recognise_sampled(sampled, view_logits=logits))
+
+    def recognise_sampled(self, sampled: SampledVideo, *, view_logits: Tensor | None = None) -> Prediction:
+        """Recognise the action in frames that ``transform`` has sampled; with ``view_logits``, average those alone."""
+        return self._recognise(sampled, Stopwatch(), False, view_logits)
+
+    def _recognise(
+        self, sampled: SampledVideo, watch: Stopwatch, progress: bool, view_logits: Tensor | None = None
+    ) -> Prediction:
+        views = self.transform.views
+        with watch.on("rest"), torch.inference_mode():
+            if view_logits is None:
+                view_logits = self._view_logits(sampled, watch, progress)
+            if views.average_clips is None:
+                view_logits = view_logits.mean(dim=0, keepdim=True)
+            answers = view_logits.softmax(dim=1) if views.average_clips == "prob" else view_logits
+            scores = answers.mean(dim=0)
+        return Prediction(scores, view_logits, sampled.frame_indices, self.labels, views.average_clips, watch.seconds)
+
+    def _view_logits(self, sampled: SampledVideo, watch: Stopwatch, progress: bool) -> Tensor:
         views = self.transform.views
         device = next(self.model.parameters()).device
         num_views = self.transform.num_views(len(sampled.positions))
@@ -120,21 +179,12 @@ class Recognizer:
             sampled, chunk_size=views_per_chunk(views), channels_last=self.model.for_inference
         )
         rows: list[Tensor] = []
-        with (
-            watch.on("rest"),
-            torch.inference_mode(),
-            tqdm(total=num_views, unit="view", disable=None if progress else True, leave=False) as bar,
-        ):
+        with tqdm(total=num_views, unit="view", disable=None if progress else True, leave=False) as bar:
             for clips in watch.each("normalise", chunks):
                 with watch.on("network"):
                     rows.append(self.model(clips.to(device)).float().cpu())
                 bar.update(len(clips))
-            view_logits = torch.cat(rows)
-            if views.average_clips is None:
-                view_logits = view_logits.mean(dim=0, keepdim=True)
-            answers = view_logits.softmax(dim=1) if views.average_clips == "prob" else view_logits
-            scores = answers.mean(dim=0)
-        return Prediction(scores, view_logits, sampled.frame_indices, self.labels, views.average_clips, watch.seconds)
+        return torch.cat(rows)
 
 
 def views_per_chunk(views: Views) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -62,6 +63,15 @@ def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     except InvalidArgument:
         name, tensor = next((name, tensor) for name, tensor in tensors.items() if not _is_plain(tensor))
         raise InvalidArgument(f"tensor {name!r} of {tensor.dtype}: safetensors cannot hold it") from None
+
+
+def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of the tensors' names, dtypes, shapes and bits, in whatever order they come."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def dtype_name(tensor: Tensor) -> str:

@@ -22,6 +22,7 @@ from videozoo.cli import (
     demo,
     evaluate,
     export,
+    extract,
     fetch,
     import_,
     info,
@@ -64,7 +65,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (
         *(zoo_list, info, fetch, import_, cache, mirror, verify),
-        *(predict, convert, export, push, train, data, evaluate, benchmark, demo),
+        *(predict, extract, convert, export, push, train, data, evaluate, benchmark, demo),
     ):
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,

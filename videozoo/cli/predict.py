@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 
 from videozoo import registry
 from videozoo.artefacts.form import is_artefact
+from videozoo.cli import batch
 from videozoo.cli.data import read_labels
 from videozoo.errors import InvalidArgument, VideoError, first_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from videozoo.batch.inputs import Item
     from videozoo.predict import Prediction, Recognizer
 
 NAME = "predict"
-HELP = "Recognise the action in videos: files, or folders of numbered images."
+HELP = "Recognise the action in videos."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file, or a folder of frames img_00001.jpg")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help=batch.INPUTS)
     parser.add_argument(
         "--model", required=True, metavar="NAME",
         help="an architecture, or architecture.tag; or a file that `videozoo export` wrote: .onnx, .xml or .pt2",
@@ -38,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
     parser.add_argument("--labels", type=Path, metavar="TXT", help="class names of FILE, one a line")
     parser.add_argument(
-        "--views", choices=("full", "center"), default="full",
-        help="all views of the published test protocol (default), or one in the centre",
+        "--views", choices=("full", "center"),
+        help="all views of the published test protocol (default), or one in the centre (default for windows)",
     )  # fmt: skip
     parser.add_argument("--fast-resize", action="store_true", help="not OpenCV's resize to the bit; off by one level")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="how many classes to print (5)")
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile", action="store_true", help="also print where the time goes; no video is then decoded ahead"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    batch.add_arguments(parser, required=False)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,8 +64,10 @@ def run(options: argparse.Namespace) -> int:
         if options.checkpoint is None:
             registry.resolve_weights(architecture, options.pretrained or tag or True)
     class_names = read_labels(options.labels)
-    if not any(Path(video).exists() for video in options.videos):  # before anything is fetched or imported
-        raise VideoError(f"no video at {options.videos[0]}: there is no such file or folder")
+    if options.out is not None:
+        return _write_table(options, class_names)
+    batch.refuse_without_table(options)
+    videos = batch.find(options)  # before anything is fetched or imported
     from videozoo.inference import reuse_heap
     from videozoo.predict import load_recognizer
 
@@ -72,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         pretrained=options.pretrained or True,
         checkpoint_path=options.checkpoint,
         device=options.device,
-        mode=options.views,
+        mode=options.views or "full",
         exact=not options.fast_resize,
         num_classes=options.num_classes,
         class_names=class_names,
@@ -81,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
     )
     answers: list[dict[str, object]] = []
     status = 0
-    for video, outcome in zip(options.videos, _outcomes(recognizer, options), strict=True):
+    names = [item.path for item in videos]
+    for video, outcome in zip(names, _outcomes(recognizer, videos, options), strict=True):
         if isinstance(outcome, VideoError):
             print(f"videozoo: error: {first_line(outcome)}", file=sys.stderr)
             answers.append({"video": video, "error": str(outcome)})
@@ -99,14 +105,29 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _outcomes(recognizer: Recognizer, options: argparse.Namespace) -> Iterator[Prediction | VideoError]:
+def _write_table(options: argparse.Namespace, class_names: tuple[str, ...] | None) -> int:
+    if options.profile:
+        raise InvalidArgument("--profile goes with answers on the terminal, not with --out")
+    if is_artefact(options.model):
+        raise InvalidArgument(f"--out takes networks of the zoo; {options.model} is an exported one: leave out --out")
+    prepared = batch.prepare(options)  # before anything is fetched or imported
+    from videozoo.batch.answers import Question
+
+    return batch.run(options, prepared, batch.network(options, class_names), Question("labels", topk=options.topk))
+
+
+def _outcomes(
+    recognizer: Recognizer, videos: list[Item], options: argparse.Namespace
+) -> Iterator[Prediction | VideoError]:
     """What became of each video; for a profile one after the other, so that the parts sum to the whole."""
+    from videozoo.batch.pieces import source_of
+
     if not options.profile:
-        yield from recognizer.stream(options.videos, progress=True)
+        yield from recognizer.recognise_all(map(source_of, videos), progress=True)
         return
-    for video in options.videos:
+    for video in videos:
         try:
-            yield recognizer(video, progress=True)
+            yield recognizer(source_of(video), progress=True)
         except VideoError as error:
             yield error
 

@@ -23,6 +23,8 @@ class VideoModel(nn.Module):
     """Name of the convolution that sees the pixels."""
     feature_info: list[dict[str, Any]]
     """One record a stage, as timm gives them: ``num_chs``, ``reduction`` (of H and W) and ``module``."""
+    frames_are_independent = False
+    """Whether the maps of a frame depend on that frame alone, and frames meet only in `forward_head`."""
     for_inference = False
     """Whether `videozoo.optimize_for_inference` made this network, which then cannot be trained."""
 

@@ -29,6 +29,8 @@ class TSM(TSN):
         InvalidArgument: the backbone has no residual stages ``layer1`` to ``layer4``.
     """
 
+    frames_are_independent = False
+
     def __init__(
         self,
         backbone: nn.Module,

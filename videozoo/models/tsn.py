@@ -31,6 +31,8 @@ class TSN(VideoModel):
         bn_frozen: in training, batch norms keep their statistics and are not learned.
     """
 
+    frames_are_independent = True
+
     def __init__(
         self,
         backbone: nn.Module,

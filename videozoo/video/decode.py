@@ -202,6 +202,9 @@ class VideoFile:
         with _opened(path) as (container, stream):
             # Some containers announce no number: counting packets reads the file but decodes nothing.
             self._num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+            rate = stream.average_rate or stream.guessed_rate
+            self.frame_rate = None if not rate else float(rate)
+            """Frames a second on average, as the file says; None where it does not."""
         if self._num_frames < 1:
             raise VideoError(f"{path} holds no frames")
 
@@ -212,16 +215,18 @@ class VideoFile:
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """One pass from the first frame to the last wanted one; see :class:`FrameSource`."""
-        targets = _distinct(wanted)
+        targets = iter(_distinct(wanted))
+        target = next(targets, None)
         num_decoded = 0
         with _opened(self._path) as (container, stream):
             stream.thread_type = "AUTO"
             frames = _decoded(container, stream, self._path)
-            while targets and (frame := next(frames, None)) is not None:
-                if num_decoded == targets[0]:
-                    yield targets.pop(0), _upright(frame)
+            while target is not None and (frame := next(frames, None)) is not None:
+                if num_decoded == target:
+                    yield target, _upright(frame)
+                    target = next(targets, None)
                 num_decoded += 1
-        if targets:
+        if target is not None:
             announced, self._num_frames = self._num_frames, num_decoded
             raise FewerFramesError(
                 f"{self._path} announces {announced} frames and holds {num_decoded}; choose among those that it holds"

@@ -1,0 +1,437 @@
+"""Many videos to one table: which videos, what the rows say, and that a killed run is as one that was not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from synthetic_frames import make_frames
+
+from videozoo import create_transform, get_weights, load_recognizer
+from videozoo.batch import answers, local
+from videozoo.batch.answers import Network, Question
+from videozoo.batch.decoders import Decoders, Failure, Job
+from videozoo.batch.inputs import Item, ListForm, find_videos, shard_of
+from videozoo.batch.pieces import Piece, Plan, pieces
+from videozoo.batch.rows import Row, packed, unpacked
+from videozoo.batch.tables import writer_for
+from videozoo.cli.main import run
+from videozoo.demo import write_video
+from videozoo.errors import InvalidArgument, ListError, VideoError
+
+NUM_VIDEOS = 6
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six files, the third of which is no video."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(NUM_VIDEOS):
+        write_video(folder / f"v{number}.mp4", np.roll(make_frames(24 + number, 32, 48), number, axis=2))
+    (folder / "v2.mp4").write_bytes(b"no video")
+    (folder / "notes.md").write_text("left out")
+    return folder
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# Which videos
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (*("a.mp4", "b/c.MKV", "b/d.txt", "frames/img_00001.jpg", "frames/img_00002.jpg"), ".hidden/e.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "thumbs").mkdir()
+    (tmp_path / "thumbs" / "f.mp4").touch()
+    (tmp_path / "thumbs" / "poster1.png").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["."], ["a.mp4", "b/c.MKV", "frames", "thumbs/f.mp4"]),
+        (["b", "a.mp4", "b/c.MKV"], ["b/c.MKV", "a.mp4"]),
+        (["*.mp4"], ["a.mp4"]),
+        (["**/*"], ["a.mp4", "b/c.MKV", "frames", "thumbs/f.mp4"]),
+        (["frames"], ["frames"]),
+        (["none.mp4", ".hidden/e.mp4"], ["none.mp4", ".hidden/e.mp4"]),
+        (["list.txt"], ["a.mp4", "with space.mp4"]),
+        (["labelled.txt"], ["a.mp4", "b/c.MKV"]),
+        (["labelled.csv"], ["a.mp4"]),
+    ],
+)
+def test_inputs(tree: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], expected: list[str]) -> None:
+    (tree / "list.txt").write_text("a.mp4\n\nwith space.mp4\na.mp4\n")
+    (tree / "labelled.txt").write_text("a.mp4 0\nb/c.MKV 1\n")
+    (tree / "labelled.csv").write_text("path,label\na.mp4,3\n")
+    monkeypatch.chdir(tree)
+    assert [os.path.normpath(item.path) for item in find_videos(inputs)] == expected
+
+
+def test_a_list_of_frame_folders_says_how_they_are_read(tree: Path) -> None:
+    (tree / "list.txt").write_text("frames 2 0\n")
+    (item,) = find_videos([str(tree / "list.txt")], ListForm(template="img_{:05}.jpg"))
+    assert item == Item(str(tree / "frames"), "img_{:05}.jpg", 2)
+
+
+def test_a_glob_without_a_match_and_a_bad_list_are_refused(tree: Path) -> None:
+    with pytest.raises(VideoError, match="no video matches"):
+        find_videos([str(tree / "*.avi")])
+    (tree / "list.txt").write_text("a.mp4 x\n")
+    with pytest.raises(ListError, match="line 1"):
+        find_videos([str(tree / "list.txt")])
+
+
+def test_shards_are_disjoint_and_together_everything() -> None:
+    items = [Item(str(number)) for number in range(11)]
+    shards = [shard_of(items, f"{number}/4")[0] for number in (1, 2, 3, 4)]
+    assert sorted(item.path for shard in shards for item in shard) == sorted(item.path for item in items)
+    assert max(map(len, shards)) - min(map(len, shards)) == 1
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "1/0", "a/b", "-1/2"])
+def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
+    with pytest.raises(InvalidArgument, match="1/4 to 4/4"):
+        shard_of([Item("a")], shard)
+
+
+# Rows and tables
+
+ROWS = [
+    Row("a", 0, 0.0, 1.5, vector=np.array([1.1, -2e-30], np.float32)),
+    Row("a", 1, 1.5, 2.0, vector=np.array([3, 4], np.float32)),
+    Row("b\udcff", 0, None, None, error="no video"),
+]
+
+
+@pytest.mark.parametrize("row", [*ROWS, Row("c", 0, None, 2.0, labels=("x", "y"), probabilities=(0.1, 1e-20))])
+def test_a_row_comes_back_from_a_journal(row: Row) -> None:
+    again = unpacked(row.path, json.loads(json.dumps(packed(row))))
+    assert repr(again) == repr(row)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".safetensors"])
+def test_tables_hold_every_bit(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    writer_for(path)(path, lambda: ROWS, {"kind": "features"})
+    if suffix == ".safetensors":
+        tensors = load_file(path)
+        np.testing.assert_array_equal(tensors["vectors"][:2], np.stack([row.vector for row in ROWS[:2]]))  # type: ignore[misc]
+        assert np.isnan(tensors["vectors"][2]).all() and np.isnan(tensors["start_seconds"][2])
+        assert tensors["windows"].tolist() == [0, 1, 0]
+        return
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        found = pq.read_table(path).to_pylist()
+    else:
+        found = read_jsonl(path)
+    assert [record["path"] for record in found] == ["a", "a", "b\\udcff"]
+    assert [record["error"] for record in found] == [None, None, "no video"]
+    for record, row in zip(found[:2], ROWS, strict=False):
+        assert np.array_equal(np.array(record["vector"], np.float32), row.vector)  # type: ignore[arg-type]
+    assert list(found[0]) == ["path", "window", "start_seconds", "end_seconds", "vector", "error"]
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"\.parquet, \.jsonl, \.safetensors"):
+        writer_for(Path("table.csv"))
+
+
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("videozoo.batch.tables.find_spec", lambda name: None if name == "pyarrow" else find_spec(name))
+    with pytest.raises(InvalidArgument, match=r"videozoo\[parquet\]"):
+        writer_for(Path("table.parquet"))
+
+
+# The commands
+
+
+def test_extract_gives_the_mean_of_the_views(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.jsonl"
+    assert run(["extract", str(videos), "--model", "test_ircsn", "--out", str(out)]) == 5
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}: 5 rows of 6 videos\n"
+    assert captured.err.startswith("videozoo: error: 1 of 6 videos could not be decoded")
+    rows = read_jsonl(out)
+    assert [Path(row["path"]).name for row in rows] == [f"v{number}.mp4" for number in range(NUM_VIDEOS)]
+    assert "v2.mp4" in rows[2]["error"] and rows[2]["vector"] is None
+    assert rows[5]["end_seconds"] == pytest.approx((24 + 5) / 16) and rows[5]["start_seconds"] == 0
+    recognizer = load_recognizer("test_ircsn", optimize=False)
+    with torch.inference_mode():
+        maps = recognizer.model.forward_features(recognizer.transform(str(videos / "v1.mp4")))
+        expected = recognizer.model.forward_head(maps, pre_logits=True).mean(dim=0)
+    torch.testing.assert_close(torch.tensor(rows[1]["vector"]), expected, rtol=0, atol=1e-4)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_predict_ranks_labels_of_windows_in_a_shard(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(videos / "*.mp4"), "--model", "test_tsn", "--topk", "2", "--json"]
+    command += ["--window", "0.5", "--stride", "0.25", "--shard", "2/6", "--workers", "0"]
+    assert run([*command, "--out", str(tmp_path / "out.jsonl")]) == 0
+    out = tmp_path / "out-00002-of-00006.jsonl"
+    assert json.loads(capsys.readouterr().out) == {
+        "out": str(out), "num_videos": 1, "num_rows": 6, "num_failed": 0,
+    }  # fmt: skip
+    rows = read_jsonl(out)
+    assert [row["start_seconds"] for row in rows] == [0.25 * number for number in range(6)]
+    assert [row["end_seconds"] for row in rows] == [0.5, 0.75, 1.0, 1.25, 1.5, 25 / 16]
+    recognizer = load_recognizer("test_tsn", mode="center")
+    for number, piece in enumerate(pieces(Plan(recognizer.transform, 0.5, 0.25), Item(str(videos / "v1.mp4")))):
+        expected = recognizer.recognise_sampled(piece.sampled).probabilities.topk(2)
+        assert rows[number]["labels"] == [recognizer.labels[index] for index in expected.indices.tolist()]
+        np.testing.assert_allclose(rows[number]["probabilities"], expected.values, atol=1e-6)
+
+
+def test_predict_prints_the_videos_of_a_folder(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", str(videos), "--model", "test_ircsn", "--topk", "1"]) == 5
+    captured = capsys.readouterr()
+    assert [line for line in captured.out.splitlines() if line.startswith(str(videos))] == [
+        str(videos / f"v{number}.mp4") for number in range(NUM_VIDEOS) if number != 2
+    ]
+    assert "v2.mp4" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.csv"], 2, "tables are .parquet"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--layer", "layer9"], 2, "layer4"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--window", "0"], 2, "window 0.0"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--stride", "1"], 2, "stride 1.0"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--shard", "0/2"], 2, "shard 0/2"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--workers", "-1"], 2, "--workers -1"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--address", "x"], 2, "--engine ray"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--engine", "ray"], 2, "folder"),
+        (["extract", "VIDEOS", "--model", "test_ircsm", "--out", "a.jsonl"], 2, "test_ircsn"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "there.jsonl"], 6, "--force"),
+        (["extract", "VIDEOS", "--model", "test_ircsn", "--out", "none/a.jsonl"], 6, "no folder"),
+        (["extract", "none.mp4", "--model", "test_ircsn", "--out", "a.jsonl"], 5, "none.mp4"),
+        (["predict", "VIDEOS", "--model", "test_ircsn", "--window", "2"], 2, "--window without --out"),
+        (["predict", "VIDEOS", "--model", "test_ircsn", "--out", "a.jsonl", "--profile"], 2, "--profile"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line_and_leave_nothing(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], status: int, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("there.jsonl").write_text("mine")
+    assert run([str(videos) if argument == "VIDEOS" else argument for argument in arguments]) == status
+    error = capsys.readouterr().err
+    assert error.startswith("videozoo: error: ") and message in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there.jsonl"]
+    assert Path("there.jsonl").read_text() == "mine"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision announces its image writer's removal
+def test_frames_of_a_folder_have_seconds_only_if_somebody_says_the_rate(tmp_path: Path) -> None:
+    from torchvision.io import write_png
+
+    for number, frame in enumerate(make_frames(20, 32, 48), start=1):
+        write_png(torch.from_numpy(frame).permute(2, 0, 1), str(tmp_path / f"img_{number:05}.png"))
+    transform = create_transform(get_weights("test_ircsn"))
+    (piece,) = pieces(Plan(transform), Item(str(tmp_path)))
+    assert (piece.start_seconds, piece.end_seconds) == (None, None)
+    with pytest.raises(VideoError, match="--fps"):
+        next(pieces(Plan(transform, 1.0), Item(str(tmp_path))))
+    found = list(pieces(Plan(transform, 1.0, None, 10.0), Item(str(tmp_path), None, 15)))
+    assert [(piece.start_seconds, piece.end_seconds) for piece in found] == [(0, 1), (1, 1.5)]
+
+
+# Runs that end early
+
+
+class _Killed(BaseException):
+    """As abrupt as can be inside a process."""
+
+
+def job(videos: Path, out: Path, **more: Any) -> local.Job:
+    question = Question("features", layer="layer3")
+    items = find_videos([str(videos)])
+    return local.Job(items, Network("test_ircsn", mode="center"), question, out, 0.5, 0.25, **more)
+
+
+def test_a_run_that_is_cut_off_anywhere_goes_on(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pieced = tmp_path / "whole.jsonl", tmp_path / "pieced.jsonl"
+    summary = local.run(job(videos, whole), num_processes=0)
+    assert (summary.num_videos, summary.num_failed) == (6, 1)
+    answered: list[tuple[str, int]] = []
+    features = answers._features
+
+    def cut_off(recognizer: Any, stage: int | None, path: str, piece: Piece) -> Row:
+        if len(answered) in (2, 11):
+            answered.append(("killed", len(answered)))
+            raise _Killed
+        answered.append((path, piece.window))
+        return features(recognizer, stage, path, piece)
+
+    monkeypatch.setattr(answers, "_features", cut_off)
+    for _ in range(2):
+        with pytest.raises(_Killed):
+            local.run(job(videos, pieced), num_processes=0)
+        assert not pieced.exists()
+        with open(f"{pieced}.journal", "ab") as journal:
+            journal.write(b'{"video": 0, "wind')  # a line that was cut off
+    assert local.run(job(videos, pieced), num_processes=0) == local.Summary(str(pieced), 6, summary.num_rows, 1)
+    assert pieced.read_bytes() == whole.read_bytes()
+    done = [what for what in answered if what[0] != "killed"]
+    assert len(done) == len(set(done)) == summary.num_rows
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pieced.jsonl", "whole.jsonl"]
+
+
+@pytest.fixture
+def pool() -> Any:
+    with Decoders(Plan(create_transform(get_weights("test_ircsn"), "center"), 0.25), 1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("num_deaths", [0, 1])
+def test_a_decoder_that_dies_costs_no_window(videos: Path, pool: Decoders, num_deaths: int) -> None:
+    jobs = [Job(number, Item(str(videos / f"v{number}.mp4")), num_deaths=num_deaths) for number in (0, 1)]
+    found: list[tuple[int, int]] = []
+    ends: dict[int, Failure | None] = {}
+    for number, outcome in pool.run(jobs):
+        if isinstance(outcome, Piece):
+            if not found:
+                pool._workers[0].process.kill()
+                pool._workers[0].process.join()
+            found.append((number, outcome.window))
+        else:
+            ends[number] = outcome
+    if num_deaths == 0:
+        assert sorted(found) == [(number, window) for number in (0, 1) for window in range(6 + number)]
+        assert ends == {0: None, 1: None}
+    else:
+        assert [window for number, window in found if number == 1] == list(range(7))
+        failure = ends[0]
+        assert failure is not None and "died 2 times (signal 9)" in failure.reason
+        assert failure.window == max(window for number, window in found if number == 0) + 1
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """500 files, one in twenty of them damaged: empty, cut off, or noise."""
+    folder = tmp_path_factory.mktemp("many")
+    generator = random.Random(7)
+    for number in range(500):
+        path = folder / f"v{number:03}.mp4"
+        write_video(path, make_frames(18 + number % 7, 32, 48))
+        if number % 20 == 13:
+            data = path.read_bytes()
+            path.write_bytes((b"", data[: len(data) // 2], generator.randbytes(1000))[number // 20 % 3])
+    return folder
+
+
+def command(videos: Path, out: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "videozoo", "extract", str(videos), "--model", "test_ircsn", "--views", "center",
+        "--out", str(out), "--workers", "2",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_500_files_killed_three_times_at_random(many: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    whole, pieced = tmp_path / "whole.parquet", tmp_path / "pieced.parquet"
+    assert subprocess.run(command(many, whole), env=environment, capture_output=True).returncode == 5
+    generator = random.Random()
+    journal = Path(f"{pieced}.journal")
+    for kill in range(3):
+        least = generator.randrange(kill * 120 + 1, kill * 120 + 120)
+        process = subprocess.Popen(command(many, pieced), env=environment, stdout=subprocess.DEVNULL)
+        wait_for(lambda least=least: journal.exists() and journal.read_bytes().count(b"\n") > least, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not pieced.exists()
+    assert subprocess.run(command(many, pieced), env=environment, capture_output=True).returncode == 5
+    assert pieced.read_bytes() == whole.read_bytes()
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(pieced).to_pylist()
+    assert [row["path"] for row in rows] == sorted(str(path) for path in many.iterdir())
+    assert sum(row["error"] is not None for row in rows) == 25
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while not condition():
+        assert process.poll() is None, "it ended before it could be killed"
+        threading.Event().wait(0.02)
+
+
+# Ray
+
+
+@pytest.fixture
+def cluster() -> Any:
+    pytest.importorskip("ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 150_000_000})
+    found.doomed = found.add_node(num_cpus=2, object_store_memory=150_000_000)
+    ray.init(address=found.address, log_to_driver=False)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_with_a_node_that_dies_writes_every_row_once(many: Path, tmp_path: Path, cluster: Any) -> None:
+    import pyarrow.parquet as pq
+
+    from videozoo.batch import on_ray
+
+    items = find_videos([str(many)])
+    network, question = Network("test_ircsn", mode="center"), Question("features")
+    local.run(local.Job(items, network, question, tmp_path / "local.parquet"), num_processes=2)
+    out = tmp_path / "ray"
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.is_set():
+            if len(list(out.glob("*.parquet"))) >= 1:
+                cluster.remove_node(cluster.doomed, allow_graceful=False)
+                return
+            done.wait(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    summary = on_ray.run(local.Job(items, network, question, out))
+    done.set()
+    killer.join()
+    assert len([node for node in __import__("ray").nodes() if node["Alive"]]) == 1, "the node outlived the run"
+    assert (summary.num_videos, summary.num_rows, summary.num_failed) == (500, 475, 25)
+    expected = {row["path"]: row for row in pq.read_table(tmp_path / "local.parquet").to_pylist()}
+    rows = pq.read_table(out).to_pylist()
+    assert sorted(row["path"] for row in rows) == sorted(expected)
+    for row in rows:
+        other = expected[row["path"]]
+        assert {key: row[key] for key in row if key != "vector"} == {key: other[key] for key in row if key != "vector"}
+        if row["vector"] is not None:
+            np.testing.assert_allclose(row["vector"], other["vector"], atol=1e-5 * np.abs(other["vector"]).max())

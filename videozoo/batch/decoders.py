@@ -1,0 +1,192 @@
+"""Processes that decode beside the network: each works ahead by one piece, and may die without harm to the run."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Self
+
+import torch
+
+from videozoo.batch.inputs import Item
+from videozoo.batch.pieces import Piece, Plan, pieces
+from videozoo.errors import VideoError
+
+_JOBS_AHEAD = 2
+"""The one that a process works on, and the next, so that it never waits to be told."""
+_STEP_SECONDS = 0.5
+"""An interrupt is noticed this soon."""
+_ATTEMPTS = 2
+_READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A video to decode, from one of its windows on."""
+
+    number: int
+    item: Item
+    start: int = 0
+    num_deaths: int = 0
+    """Processes that died of it so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a video gives no more pieces; ``window`` is the one that could not be had."""
+
+    window: int
+    reason: str
+
+
+Outcome = Piece | Failure | None
+"""None: the video is at its end."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process, and what it was given to do."""
+
+    process: BaseProcess
+    connection: Connection
+    jobs: deque[Job] = field(default_factory=deque)
+    ready: bool = False
+
+
+class Decoders:
+    """A pool of processes; a context manager. With no processes, whoever asks for a piece decodes it.
+
+    A video whose process dies is given to another once more, from the window on that was missing, and is a failure if
+    that dies, too. Processes are started afresh (spawn): a script that uses this needs ``if __name__ == "__main__":``.
+    """
+
+    def __init__(self, plan: Plan, num_processes: int) -> None:
+        self._plan = plan
+        self._workers = [self._started() for _ in range(num_processes)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+            worker.process.kill()  # it holds nothing but frames
+        for worker in self._workers:
+            worker.process.join()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Outcome]]:
+        """What comes of each job, under its number: its pieces in order and its end, those of several jobs mixed.
+
+        Raises:
+            VideoError: the processes do not start.
+        """
+        if not self._workers:
+            yield from ((job.number, outcome) for job in jobs for outcome in _outcomes(self._plan, job))
+            return
+        todo = deque(jobs)
+        while True:
+            for worker in self._workers:
+                while todo and len(worker.jobs) < _JOBS_AHEAD:
+                    self._give(worker, todo.popleft())
+            busy = [worker for worker in self._workers if worker.jobs]
+            if not busy:
+                return
+            ready = set(wait([worker.connection for worker in busy], timeout=_STEP_SECONDS))
+            for worker in busy:
+                if worker.connection in ready:
+                    yield from self._received(worker, todo)
+
+    def _give(self, worker: _Worker, job: Job) -> None:
+        worker.jobs.append(job)
+        with suppress(OSError):  # it has died: so says the next look at its connection
+            worker.connection.send(job)
+
+    def _received(self, worker: _Worker, todo: deque[Job]) -> Iterator[tuple[int, Outcome]]:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            yield from self._replaced(worker, todo)
+            return
+        if message == _READY:
+            worker.ready = True
+            return
+        job, outcome = worker.jobs[0], message
+        if isinstance(outcome, Piece):
+            worker.jobs[0] = replace(job, start=outcome.window + 1)
+        else:
+            worker.jobs.popleft()
+            if todo:
+                self._give(worker, todo.popleft())
+        yield job.number, outcome
+
+    def _replaced(self, worker: _Worker, todo: deque[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Put another process in place of a dead one, and its jobs at the head of the queue."""
+        worker.connection.close()
+        worker.process.join()
+        status = worker.process.exitcode or 0
+        end = f"signal {-status}" if status < 0 else f"exit status {status}"
+        if not worker.ready:
+            raise VideoError(f"a process that decodes could not start ({end}); what it printed is above")
+        self._workers[self._workers.index(worker)] = self._started()
+        guilty, *others = worker.jobs
+        todo.extendleft(reversed(others))
+        if guilty.num_deaths + 1 < _ATTEMPTS:
+            todo.appendleft(replace(guilty, num_deaths=guilty.num_deaths + 1))
+            return
+        yield guilty.number, Failure(guilty.start, f"{guilty.item.path}: its decoder died {_ATTEMPTS} times ({end})")
+
+    def _started(self) -> _Worker:
+        context = get_context("spawn")  # a copy of a process that has threads, as fork makes it, may hang
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_decode, args=(theirs, self._plan), name="videozoo-decode", daemon=True)
+        with _signals_blocked():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process that is started now never sees an interrupt of the terminal: its parent ends it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _decode(connection: Connection, plan: Plan) -> None:
+    """The work of a process: until its parent, or the parent's end of the connection, is gone."""
+    torch.set_num_threads(1)
+    try:
+        connection.send(_READY)
+        while True:
+            for outcome in _outcomes(plan, connection.recv()):
+                connection.send(outcome)
+    except (EOFError, OSError):
+        return
+
+
+def _outcomes(plan: Plan, job: Job) -> Iterator[Outcome]:
+    """The pieces of one video, and its end."""
+    window = job.start
+    try:
+        for piece in pieces(plan, job.item, job.start):
+            window = piece.window + 1
+            yield piece
+    except VideoError as error:
+        yield Failure(window, str(error).splitlines()[0])
+    except Exception as error:  # no video, whatever is in it, ends a run of thousands
+        reason = next(iter(str(error).splitlines()), "")
+        yield Failure(window, f"{job.item.path} cannot be decoded: {type(error).__name__}: {reason}")
+    else:
+        yield None
