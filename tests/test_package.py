@@ -39,7 +39,7 @@ LAYERS = {
     "models": 6, "artefacts": 6,
     "predict": 7, "convert": 7,
     "train": 8, "demo": 8, "hub": 8, "importing": 8, "verification": 8, "protocols": 8,
-    "mirror": 9, "benchmark": 9, "evaluation": 9, "batch": 9, "export": 9,
+    "mirror": 9, "benchmark": 9, "evaluation": 9, "batch": 9, "export": 9, "page": 9,
     "cli": 10,
     "videozoo": 11, "__main__": 11,
 }  # fmt: skip
