@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -382,7 +383,12 @@ def test_in_a_browser(tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    encoded(tmp_path, make_frames(64, 96, 128))
+    with av.open(str(tmp_path / "video.webm"), "w") as container:  # of a kind that every Chromium plays
+        stream = container.add_stream("libvpx", rate=16, width=128, height=96, pix_fmt="yuv420p")
+        for frame in make_frames(64, 96, 128):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    encoded(tmp_path, make_frames(40, 32, 48))
     (tmp_path / "broken.mp4").write_bytes(b"<img src=x onerror=alert(1)>")
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
@@ -398,17 +404,23 @@ def test_in_a_browser(tmp_path: Path) -> None:
             wait = WebDriverWait(browser, 120)
             wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#model option")) == 2)
             choose = browser.find_element(By.ID, "file")
-            choose.send_keys(str(tmp_path / "video.mp4"))
+            choose.send_keys(str(tmp_path / "video.webm"))
             wait.until(lambda page: page.find_element(By.ID, "result").is_displayed())
             assert len(browser.find_elements(By.CSS_SELECTOR, "#top li")) == 5
             assert len(browser.find_elements(By.CSS_SELECTOR, "#timeline path")) == 5
             assert "64 frames of 128 x 96" in browser.find_element(By.ID, "status").text
             first = browser.find_element(By.CSS_SELECTOR, "#top li").text
             assert re.fullmatch(r".+ \d+\.\d %", first)
+            wait.until(lambda page: page.execute_script("return document.getElementById('video').readyState") >= 2)
             browser.find_element(By.ID, "timeline").click()  # the middle of the video
             wait.until(lambda page: page.find_element(By.ID, "now").text not in ("", "0.0"))
+            seconds = browser.execute_script("return document.getElementById('video').currentTime")
+            assert 1.5 < seconds < 2.5
             assert len(browser.find_elements(By.CSS_SELECTOR, "#window li")) == 5
             browser.save_screenshot(os.environ.get("VIDEOZOO_SCREENSHOT", str(tmp_path / "page.png")))
+            choose.send_keys(str(tmp_path / "video.mp4"))  # of a kind that few browsers play
+            wait.until(lambda page: "cannot play" in page.find_element(By.ID, "status").text)
+            assert browser.find_element(By.ID, "result").is_displayed()
             choose.send_keys(str(tmp_path / "broken.mp4"))
             wait.until(lambda page: "not a video" in page.find_element(By.ID, "status").text)
             assert not browser.find_element(By.ID, "result").is_displayed()

@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const WIDTH = 1000, HEIGHT = 260, LEFT = 45, RIGHT = 10, TOP = 10, BOTTOM = 30;
 let limits = { max_bytes: Infinity, max_seconds: Infinity };
-let answer = null, address = null, current = null;
+let answer = null, address = null, current = null, playhead = 0;
 
 function say(text, isError = false) {
   byId("status").textContent = text;
@@ -69,6 +69,7 @@ function show(found, file) {
   answer = found;
   if (address) URL.revokeObjectURL(address);
   address = URL.createObjectURL(file);
+  playhead = 0;
   byId("video").src = address;
   byId("result").hidden = false;
   list(byId("top"), found.top);
@@ -131,7 +132,7 @@ function draw() {
 
 function follow() {
   if (!answer) return;
-  const seconds = byId("video").currentTime || 0;
+  const seconds = playhead;
   const distance = (window) => Math.abs((window.start_seconds + window.end_seconds) / 2 - seconds);
   const nearest = answer.windows.reduce((best, window) => (distance(window) < distance(best) ? window : best));
   byId("now").textContent = seconds.toFixed(1);
@@ -158,11 +159,19 @@ byId("drop").addEventListener("drop", (event) => {
   byId("drop").classList.remove("over");
   if (event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
 });
-for (const name of ["timeupdate", "seeked"]) byId("video").addEventListener(name, follow);
+for (const name of ["timeupdate", "seeked"]) {
+  byId("video").addEventListener(name, () => {
+    playhead = byId("video").currentTime;
+    follow();
+  });
+}
+byId("video").addEventListener("error", () => say("This browser cannot play the file; the answer holds all the same."));
 byId("timeline").addEventListener("click", (event) => {
   if (!answer) return;
   const box = byId("timeline").getBoundingClientRect();
   const place = ((event.clientX - box.left) * WIDTH) / box.width;
-  byId("video").currentTime = (Math.max(0, place - LEFT) / (WIDTH - LEFT - RIGHT)) * duration();
+  playhead = Math.min(1, Math.max(0, place - LEFT) / (WIDTH - LEFT - RIGHT)) * duration();
+  byId("video").currentTime = playhead;
+  follow();  // also where the browser cannot play the file
 });
 start().catch(() => say("The server cannot be reached.", true));
