@@ -1,12 +1,13 @@
-"""The README's table of inference figures and the plot of accuracy against cost, from the files in ``results``.
+"""The README's tables of inference and export, and the plot of accuracy against cost, from the files in ``results``.
 
     python benchmarks/publish.py
 
-``benchmarks/inference.py`` measures; this measures nothing. The plot needs matplotlib.
+``benchmarks/inference.py`` and ``benchmarks/export.py`` measure; this measures nothing. The plot needs matplotlib.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 TARGETS, ROWS, PLOT = (
     ROOT / "results" / name for name in ("inference_targets.csv", "inference_rows.csv", "accuracy_cost.svg")
 )
-BEGIN, END = "<!-- inference-table:begin -->", "<!-- inference-table:end -->"
+EXPORT = ROOT / "results" / "export.csv"
 _OURS = "videozoo"
 _CROPS = {"center": 1, "three": 3, "ten": 10}
 _LOADS = ("load_average", "load_average_after")
@@ -62,13 +63,34 @@ def _conditions(records: Sequence[dict[str, str]]) -> str:
     )
 
 
-def with_table(text: str, found: str) -> str:
-    """``text`` with the part between the two marker lines replaced."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def export_table(records: Sequence[dict[str, str]]) -> str:
+    """Markdown: one line for each network, the largest disagreement of each format, and the conditions below."""
+    formats = list(dict.fromkeys(record["format"] for record in records))
+    lines = [["network", "clips", "checked on", *formats], ["---"] * (3 + len(formats))]
+    for model in dict.fromkeys(record["model"] for record in records):
+        of_it = {record["format"]: record for record in records if record["model"] == model}
+        first = next(iter(of_it.values()))
+        cells = [of_it[name]["difference"] if name in of_it else "-" for name in formats]
+        lines.append([f"`{model}`", first["clips"], first["checked"].replace(";", ","), *cells])
+    runtimes = ", ".join(sorted({record["runtime"] for record in records}))
+    return "\n".join(
+        [
+            *(f"| {' | '.join(cells)} |" for cells in lines),
+            "",
+            f"Largest difference of a logit, in parts of the largest logit of eager {records[0]['dtype']} in torch "
+            f"{records[0]['torch']}; tolerance {records[0]['tolerance']}; {runtimes}; {records[-1]['date']}.",
+        ]
+    )
+
+
+def with_table(text: str, name: str, found: str) -> str:
+    """``text`` with the part between the two marker lines of a name replaced."""
+    begin_line, end_line = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, begin, rest = text.partition(begin_line)
+    _, end, after = rest.partition(end_line)
     if not begin or not end:
-        raise SystemExit(f"README.md must hold {BEGIN} and, after it, {END}")
-    return f"{before}{BEGIN}\n{found}\n{END}{after}"
+        raise SystemExit(f"README.md must hold {begin_line} and, after it, {end_line}")
+    return f"{before}{begin_line}\n{found}\n{end_line}{after}"
 
 
 def num_views(views: Views) -> int:
@@ -137,7 +159,10 @@ def _name_rows(axes: Any, found: Sequence[tuple[Entry, float, float]], *, left: 
 def main() -> int:
     """Write both."""
     readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text(encoding="utf-8"), table(read_csv([TARGETS]))), encoding="utf-8")
+    text = with_table(readme.read_text(encoding="utf-8"), "inference-table", table(read_csv([TARGETS])))
+    with open(EXPORT, newline="", encoding="utf-8") as stream:
+        text = with_table(text, "export-table", export_table(list(csv.DictReader(stream))))
+    readme.write_text(text, encoding="utf-8")
     draw(read_csv([ROWS]), PLOT)
     return 0
 

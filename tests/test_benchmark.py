@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import runpy
@@ -216,18 +217,28 @@ def test_the_cost_of_a_video_is_that_of_all_its_views(publish: dict[str, Any]) -
     assert (entry.name, seconds, top1) == ("tpn_tsm_r50.tsm_sthv1", 3.0, 51.5)  # 2 x 8 segments x 3 crops
 
 
-@pytest.mark.parametrize("name", ["TARGETS", "ROWS"])
+@pytest.mark.parametrize("name", ["TARGETS", "EXPORT", "ROWS"])
 def test_what_is_shown_is_what_was_measured(name: str, publish: dict[str, Any], repository: Path) -> None:
     if not publish[name].exists():
         pytest.skip("not measured yet")
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    if name == "EXPORT":
+        shown = publish["with_table"](readme, "export-table", publish["export_table"](read_rows(publish[name])))
+        assert readme == shown, "run: python benchmarks/publish.py"
+        return
     records = read_csv([publish[name]])
     if name == "TARGETS":
-        readme = (repository / "README.md").read_text(encoding="utf-8")
-        assert readme == publish["with_table"](readme, publish["table"](records)), "run: python benchmarks/publish.py"
+        shown = publish["with_table"](readme, "inference-table", publish["table"](records))
+        assert readme == shown, "run: python benchmarks/publish.py"
     else:
         shown = {entry.name for entry, _, _ in publish["points"](records)}
         published = {entry.name for entry in load().entries if entry.figures.top1_percent is not None}
         assert shown == {name for name in published if not name.startswith("test_")}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 # The command

@@ -38,10 +38,10 @@ LAYERS = {
     "inventory": 4, "frame_features": 4, "conversion": 4, "mmaction2_file": 4, "model_card": 4, "inference": 4,
     "evaluation_result": 4,
     "pretrained": 5, "model_folder": 5,
-    "models": 6,
+    "models": 6, "artefacts": 6,
     "predict": 7, "convert": 7,
     "demo": 8, "hub": 8, "importing": 8, "verification": 8, "protocols": 8,
-    "mirror": 9, "benchmark": 9, "evaluation": 9, "training": 9, "batch": 9,
+    "mirror": 9, "benchmark": 9, "evaluation": 9, "training": 9, "batch": 9, "export": 9, "page": 9,
     "cli": 10,
     "videozoo": 11, "__main__": 11,
 }  # fmt: skip

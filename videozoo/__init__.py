@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from videozoo.errors import VideoZooError
     from videozoo.evaluation import evaluate
     from videozoo.evaluation_result import EvaluationResult
+    from videozoo.export import Exported, export_model
     from videozoo.hub import Pushed, push_to_hub, save_to_dir
     from videozoo.inference import optimize_for_inference, reuse_heap
     from videozoo.manifest import Entry
@@ -45,6 +46,7 @@ _HOME = {
     "ConversionReport": "convert",
     "Entry": "manifest",
     "EvaluationResult": "evaluation_result",
+    "Exported": "export",
     "Prediction": "predict",
     "Pushed": "hub",
     "Recognizer": "predict",
@@ -55,6 +57,7 @@ _HOME = {
     "create_model": "models",
     "create_transform": "predict",
     "evaluate": "evaluation",
+    "export_model": "export",
     "get_weights": "registry",
     "ipcsn_r101": "models.csn",
     "ipcsn_r152": "models.csn",
@@ -90,6 +93,7 @@ __all__ = [
     "ConversionReport",
     "Entry",
     "EvaluationResult",
+    "Exported",
     "Prediction",
     "Pushed",
     "Recognizer",
@@ -100,6 +104,7 @@ __all__ = [
     "create_model",
     "create_transform",
     "evaluate",
+    "export_model",
     "get_weights",
     "ipcsn_r50",
     "ipcsn_r101",

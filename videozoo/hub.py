@@ -139,7 +139,7 @@ def _write_folder(
     overwrite: bool,
 ) -> ModelConfig:
     """Write the three files; ``config.json`` last, so that a folder with one is whole."""
-    config, row, trained_from = _describe(model, labels, transform, dataset, license_id)
+    config, row, trained_from = model_config_of(model, labels, transform, dataset, license_id)
     made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def _place_text(path: Path, text: str, overwrite: bool) -> None:
     place(path, write, overwrite=overwrite)
 
 
-def _describe(
+def model_config_of(
     model: VideoModel,
     labels: Sequence[str] | None,
     transform: ViewTransform | None,

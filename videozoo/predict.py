@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videozoo import labels, manifest, registry
+from videozoo.artefacts.exported import ExportedModel, load_exported
+from videozoo.artefacts.form import is_artefact
 from videozoo.errors import InvalidArgument, VideoError
 from videozoo.frame_features import FrameFeatures
 from videozoo.inference import optimize_for_inference
@@ -28,6 +31,8 @@ from videozoo.video.views import SampledVideo, ViewTransform
 from videozoo.video.windows import default_size, stream_windows
 
 Mode = Literal["full", "center"]
+_Changes = tuple[int | None, int | None, Crop | None, int | None, bool | None]
+"""Of views: num_clips, num_segments, crop, crop_size, twice_sample."""
 
 CHUNK_BYTES = 200_000_000
 """Size of the largest feature map that one chunk of views may need; the peak is four to five times that."""
@@ -244,6 +249,7 @@ def load_recognizer(
     class_names: tuple[str, ...] | None = None,
     lock: StrPath | None = None,
     optimize: bool = True,
+    trust_artefact: bool = False,
 ) -> Recognizer:
     """A network with weights, the preprocessing and the labels that belong to them.
 
@@ -251,7 +257,8 @@ def load_recognizer(
     converted from, the row that ``pretrained`` names, or the architecture's defaults.
 
     Args:
-        name: an architecture, ``architecture.tag``, ``hf-hub:org/name@revision`` or ``local-dir:PATH``.
+        name: an architecture, ``architecture.tag``, ``hf-hub:org/name@revision`` or ``local-dir:PATH``; or the path of
+            an exported network, ``*.onnx``, ``*.xml`` or ``*.pt2``, which brings weights, preprocessing and labels.
         pretrained: which weights, as in `create_model`.
         checkpoint_path: load this file instead of published weights.
         num_clips: clips of a video, for networks that see clips.
@@ -266,13 +273,23 @@ def load_recognizer(
         class_names: labels for such a file; None numbers them.
         lock: see `create_model`.
         optimize: rebuild the network with `optimize_for_inference`; False keeps it as `create_model` makes it.
+        trust_artefact: open an exported ``*.pt2``, which is a program: what opens it can run code in it.
 
     Raises:
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `create_model`.
         InvalidArgument: views that cannot be, such as segments for a network that sees clips.
     """
-    architecture = architecture_of(name)
     _check_device(device)
+    if is_artefact(name):
+        if pretrained is not True or checkpoint_path is not None or num_classes is not None or lock is not None:
+            raise InvalidArgument(f"{name} has its own weights: leave out pretrained, checkpoint, num_classes and lock")
+        if torch.device(device or "cpu").type != "cpu":
+            raise InvalidArgument(f"device {device}: an exported network runs on the CPU")
+        exported = load_exported(Path(name), trusted=trust_artefact)
+        return _recognizer(
+            exported, class_names, mode, exact, (num_clips, num_segments, crop, crop_size, twice_sample)
+        )  # fmt: skip
+    architecture = architecture_of(name)
     if num_classes == 0:
         raise InvalidArgument(
             "num_classes=0: a recognizer needs a classifier; create_model builds networks without one"
@@ -286,13 +303,27 @@ def load_recognizer(
         num_segments=num_segments if shifted else None,
         lock=lock,
     )
-    transform = create_transform(model, mode, exact=exact)
-    views = _changed(transform.views, num_clips, num_segments, crop, crop_size, twice_sample)
-    if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
-        raise InvalidArgument(f"num_segments={num_segments}: {architecture} sees {model.smallest_clip[0]} at once")
-    names = _class_names(model, class_names)
+    recognizer = _recognizer(
+        model, class_names, mode, exact, (num_clips, num_segments, crop, crop_size, twice_sample)
+    )  # fmt: skip
     model = optimize_for_inference(model) if optimize else model.eval()
-    return Recognizer(model.to(device or "cpu"), replace(transform, views=views), names)
+    return replace(recognizer, model=model.to(device or "cpu"))
+
+
+def _recognizer(
+    model: VideoModel, class_names: tuple[str, ...] | None, mode: Mode, exact: bool, changes: _Changes
+) -> Recognizer:
+    """The network as it is, with its labels and its views, some of them changed."""
+    transform = create_transform(model, mode, exact=exact)
+    views = _changed(transform.views, *changes)
+    if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
+        name = model.pretrained_cfg["architecture"]
+        raise InvalidArgument(f"num_segments={changes[1]}: {name} sees {model.smallest_clip[0]} at once")
+    if isinstance(model, ExportedModel):
+        shape = (1, model.in_chans, views.num_frames, views.crop_size, views.crop_size)
+        if (fault := model.form.fault(shape)) is not None:
+            raise InvalidArgument(f"views of {shape[2]} frames of {shape[3]} pixels do not fit this artefact: {fault}")
+    return Recognizer(model, replace(transform, views=views), _class_names(model, class_names))
 
 
 def _check_device(device: str | torch.device | None) -> None:

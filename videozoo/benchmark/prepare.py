@@ -8,7 +8,8 @@ from typing import Any
 
 from videozoo.benchmark.contestants import Eager
 from videozoo.benchmark.peers import MMACTION2_FILE, ONNX_FILE
-from videozoo.benchmark.task import Task, random_clip, random_model
+from videozoo.benchmark.task import Task, random_model
+from videozoo.errors import InvalidArgument
 
 NEEDS_ONNX = ("onnxruntime", "openvino")
 NEEDS_PTH = ("mmaction2",)
@@ -52,16 +53,13 @@ def _write_pth(model: Any, path: Path) -> None:
 
 def _write_onnx(model: Any, task: Task) -> None:
     """Write the file, or in its place a text that says why there is none."""
-    import torch
+    from videozoo.artefacts.program import export_program
+    from videozoo.artefacts.write import check_installed, write
 
     path = Path(task.folder) / ONNX_FILE
+    n, c, t, h, w = task.clip
     try:
-        torch.onnx.export(
-            model, (torch.from_numpy(random_clip(task)),), str(path), dynamo=True, verbose=False, external_data=False
-        )
-    except ModuleNotFoundError as error:
-        reason = f"the export needs {error.name}: pip install 'videozoo[benchmark]'"
-        path.with_suffix(".txt").write_text(reason, encoding="utf-8")
-    except Exception as error:  # any: a network that cannot be exported is measured without these peers
-        reason = f"torch.onnx.export failed: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
-        path.with_suffix(".txt").write_text(reason, encoding="utf-8")
+        check_installed("onnx")
+        write(export_program(model, (n, c, t, h, w)), "onnx", path, "")
+    except InvalidArgument as error:  # a network that cannot be exported is measured without these peers
+        path.with_suffix(".txt").write_text(str(error), encoding="utf-8")

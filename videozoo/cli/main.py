@@ -21,6 +21,7 @@ from videozoo.cli import (
     data,
     demo,
     evaluate,
+    export,
     extract,
     fetch,
     import_,
@@ -28,6 +29,7 @@ from videozoo.cli import (
     mirror,
     predict,
     push,
+    serve,
     train,
     verify,
     zoo_list,
@@ -64,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (
         *(zoo_list, info, fetch, import_, cache, mirror, verify),
-        *(predict, extract, convert, push, train, data, evaluate, benchmark, demo),
+        *(predict, extract, convert, export, push, train, data, evaluate, benchmark, demo, serve),
     ):
         sub = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=EPILOG,

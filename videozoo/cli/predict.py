@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
+from videozoo.artefacts.form import is_artefact
 from videozoo.cli import batch
 from videozoo.cli.data import read_labels
 from videozoo.errors import InvalidArgument, VideoError, first_line, printable
@@ -27,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help=batch.INPUTS)
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="an architecture, architecture.tag, hf-hub: or local-dir:"
+        "--model", required=True, metavar="NAME",
+        help="an architecture, architecture.tag, hf-hub: or local-dir:; or a file that `videozoo export` wrote: .onnx, "
+        ".xml or .pt2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust-artefact", action="store_true", help="open an exported .pt2, which is a program and can run anything"
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
@@ -53,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
-    if ":" not in options.model:
+    if ":" not in options.model and not is_artefact(options.model):
         architecture, _, tag = options.model.partition(".")
         registry.architecture(architecture)
         if options.checkpoint is None:
@@ -77,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
         num_classes=options.num_classes,
         class_names=class_names,
         lock=options.lock,
+        trust_artefact=options.trust_artefact,
     )
     answers: list[dict[str, object]] = []
     status = 0
@@ -102,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
 def _write_table(options: argparse.Namespace, class_names: tuple[str, ...] | None) -> int:
     if options.profile:
         raise InvalidArgument("--profile goes with answers on the terminal, not with --out")
+    if is_artefact(options.model):
+        raise InvalidArgument(f"--out takes networks of the zoo; {options.model} is an exported one: leave out --out")
     prepared = batch.prepare(options)  # before anything is fetched or imported
     from videozoo.batch.answers import Question
 

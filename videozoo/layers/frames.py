@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,6 +29,11 @@ def temporal_shift(x: Tensor, num_segments: int) -> Tensor:
     """
     clips = x.unflatten(0, (-1, num_segments))  # (N, T, C, H, W)
     fold = x.shape[1] // 8
+    if torch.compiler.is_exporting():  # in a graph, writes into slices are scatters, slow to export and to run
+        zeros = torch.zeros_like(clips[:, :1, :fold])
+        following = torch.cat([clips[:, 1:, :fold], zeros], dim=1)
+        previous = torch.cat([zeros, clips[:, :-1, fold : 2 * fold]], dim=1)
+        return torch.cat([following, previous, clips[:, :, 2 * fold :]], dim=2).flatten(0, 1)
     # one block copy and four slice writes: in channels-last memory faster than to move every value once in slices
     shifted = clips.clone()
     shifted[:, :-1, :fold] = clips[:, 1:, :fold]

@@ -73,7 +73,9 @@ class FusedConv(nn.Module):
             return unfold_frames(
                 self.forward(fold_frames(x), None if shortcut is None else fold_frames(shortcut)), num_frames
             )
-        x = x.to(self.weight.dtype).contiguous(memory_format=_channels_last(self.weight))
+        x = x.to(self.weight.dtype)
+        if not torch.compiler.is_exporting():  # a graph that asks for a layout fits no clip of a single frame or pixel
+            x = x.contiguous(memory_format=_channels_last(self.weight))
         if _use_prepacked(x, self.weight):
             return self._prepacked(x, shortcut)
         conv = F.conv2d if self.weight.ndim == 4 else F.conv3d

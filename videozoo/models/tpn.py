@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from videozoo.errors import InvalidArgument
 from videozoo.layers.fused import FusedConv, Step
@@ -63,6 +64,21 @@ class LevelFusion(nn.Module):
         return self.mix(torch.cat([self.levels[0](low), self.levels[1](high)], dim=1))
 
 
+class TemporalMaxPool(nn.MaxPool3d):
+    """The largest of each 8 frames; the last ones may be fewer."""
+
+    def __init__(self) -> None:
+        super().__init__((TEMPORAL_POOL, 1, 1), ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) to (N, C, ceil(T / 8), H, W)."""
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        # OpenVINO rounds otherwise where fewer frames come than the window has
+        padded = F.pad(x, (0, 0, 0, 0, 0, TEMPORAL_POOL - 1), value=float("-inf"))
+        return F.max_pool3d(padded, (TEMPORAL_POOL, 1, 1))
+
+
 class TemporalPyramid(nn.Module):
     """The neck: stage 3 (N, C, T, 2H, 2W) and stage 4 (N, 2C, T, H, W) to (N, 2C, ceil(T / 8), H, W)."""
 
@@ -70,7 +86,7 @@ class TemporalPyramid(nn.Module):
         super().__init__()
         self.spatial = ConvNormReLU(channels, 2 * channels, (1, 3, 3), spatial_stride=2)
         self.temporal = nn.ModuleList(_temporal_conv(2 * channels, channels, GROUPS) for _ in range(2))
-        self.pool = nn.MaxPool3d((TEMPORAL_POOL, 1, 1), ceil_mode=True)
+        self.pool = TemporalMaxPool()
         self.bottom_up = _temporal_conv(channels, channels, 1)
         self.top_down_fusion = LevelFusion(channels)
         self.bottom_up_fusion = LevelFusion(channels)
