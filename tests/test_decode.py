@@ -45,7 +45,7 @@ def write_video(path: Path, *streams: NDArray[np.uint8], codec: str = "mpeg4", f
             stream = container.add_stream(codec, rate=10)
             stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
             stream.bit_rate = 2_000_000
-            stream.disposition = int(Disposition.default) if frames is streams[-1] else 0
+            stream.disposition = Disposition.default.value if frames is streams[-1] else 0
             outputs.append(stream)
         for stream, frames in zip(outputs, streams, strict=True):
             for image in frames:
@@ -61,7 +61,7 @@ def write_sound(path: Path, *, cover: bool = False) -> Path:
         if cover:
             picture = container.add_stream("mjpeg", rate=10)
             picture.height, picture.width, picture.pix_fmt = HEIGHT, WIDTH, "yuvj444p"
-            picture.disposition = Disposition.attached_pic
+            picture.disposition = Disposition.attached_pic.value
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
         samples.sample_rate = 8000
         container.mux(stream.encode(samples))
@@ -232,6 +232,21 @@ def test_what_cannot_be_read_is_told_in_one_line(
     assert str(broken[name]) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")  # nothing of FFmpeg's own complaints
+
+
+def test_metadata_in_an_unknown_encoding_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "caf\u00e9"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for pixels in clip(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    written = path.read_bytes()
+    assert "caf\u00e9".encode() in written
+    path.write_bytes(written.replace("\u00e9".encode(), b"\xe9\xe8"))
+    assert len(every_frame(path)) == 4
 
 
 @pytest.mark.parametrize(

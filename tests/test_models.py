@@ -380,6 +380,7 @@ def test_a_network_by_name_can_be_pickled(name: str) -> None:
     assert again.pretrained_cfg == network.pretrained_cfg
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # torch, of Python 3.13.0
 def test_compile_without_graph_breaks(tiny: VideoModel) -> None:
     x = clip(2, 3, 8, 32, 32)
     with warnings.catch_warnings(), torch.no_grad():

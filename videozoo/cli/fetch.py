@@ -34,9 +34,11 @@ def run(options: argparse.Namespace) -> int:
     def fetch(entry: Entry) -> Path | VideoZooError:
         try:
             with lockfile.used(options.lock):  # here: another thread does not see what its caller chose
-                return cache.obtain(entry, progress=options.jobs == 1, trust_first_use=options.trust_first_use).path
+                return cache.obtain(entry, progress=True, trust_first_use=options.trust_first_use).path
         except VideoZooError as error:
             return error
+
+    from tqdm import tqdm
 
     status = 0
     pool = ThreadPoolExecutor(options.jobs)
@@ -46,11 +48,12 @@ def run(options: argparse.Namespace) -> int:
             while not wait([future], WAKE_SECONDS).done:
                 pass
             answer = future.result()
-            if isinstance(answer, Path):
-                print(f"{entry.name}  {printable(answer)}", flush=True)
-            else:
-                print(f"videozoo: error: {first_line(answer)}", file=sys.stderr)
-                status = answer.exit_status
+            with tqdm.external_write_mode():  # between the bars of those that still come
+                if isinstance(answer, Path):
+                    print(f"{entry.name}  {printable(answer)}", flush=True)
+                else:
+                    print(f"videozoo: error: {first_line(answer)}", file=sys.stderr)
+                    status = answer.exit_status
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt, nobody waits for a slow server
     return status

@@ -192,5 +192,5 @@ def _progress_bar(name: str | None, total: int | None, received: int) -> Iterato
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, initial=received, desc=name, unit="B", unit_scale=True, file=sys.stderr) as bar:
+    with tqdm(total=total, initial=received, desc=name, unit="B", unit_scale=True, leave=None) as bar:
         yield bar.update

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videozoo.errors import InvalidArgument, VideoError
+
+_TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Metadata in an unknown encoding does not matter. (PyAV 19 reads none before it is asked for.)"""
 
 
 class FewerFramesError(VideoError):
@@ -229,8 +232,8 @@ class VideoFile:
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # "file:" keeps FFmpeg from taking a name such as "a:b.mp4" for a protocol. A playlist inside the file opens no
-        # connection, and metadata in an unknown encoding does not matter.
-        with av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
+        # connection.
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **_TOLERANT) as container:
             stream = container.streams.best("video")
             # The cover picture of a song counts as a video stream in FFmpeg.
             if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:

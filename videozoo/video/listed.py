@@ -74,12 +74,13 @@ def check_videos(
 def _fault(videos: VideoList, video: ListedVideo, *, decode: bool) -> str | None:
     try:
         source = open_frames(listed_video(videos, video))
+        num_frames = source.num_frames  # opens it
         if video.path.is_dir() and video.num_frames is not None:
             held = FrameFolder(video.path, template=videos.template).num_frames
             if held != video.num_frames:
                 return f"{video.path} holds {held} frames, the list says {video.num_frames}: the rest is never seen"
         if decode:
-            for _ in source.read(range(source.num_frames)):
+            for _ in source.read(range(num_frames)):
                 pass
     except VideoError as error:
         return str(error).splitlines()[0]
