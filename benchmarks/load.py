@@ -1,11 +1,15 @@
 """CPU time and memory of `create_model` with weights, against random init, ``torch.load`` and a copy.
 
     python benchmarks/load.py [--rounds 7]
+    python benchmarks/load.py --optimize [--rounds 7]   # `optimize_for_inference` on top of the load, every network
 
 ircsn_r152 (119 MB) from a warm cache, one thread. Each measurement is a process of its own, by turns; imports are left
 out on both sides. Memory is the peak of resident memory (VmHWM of Linux) above what the imports took, after every
 tensor was read once, so that mapped pages count. A file that was touched since it was hashed is hashed again.
 Start-up is the CPU time of whole processes.
+
+``--optimize`` takes the two after each other in one process. ``packing`` is what the first clip costs more than the
+second: oneDNN packs the weights then.
 """
 
 # ruff: noqa: T201
@@ -32,6 +36,10 @@ from videozoo.checkpoints.tensors import as_arrays
 from videozoo.models import create_model
 
 ROW = "ircsn_r152.ig65m_k400"
+_OPTIMIZED = (
+    "ircsn_r50.ig65m_k400", ROW, "ipcsn_r152.ig65m_k400", "tpn_slowonly_r50.imagenet_k400", "tpn_tsm_r50.tsm_sthv1",
+    "tsn_r50.imagenet_k400", "r2plus1d_34.ig65m_k400",
+)  # fmt: skip
 _CODE = """\
 import json, sys, time
 import torch, videozoo.models.csn
@@ -50,6 +58,24 @@ _CLASSIC = """\
 model = create_model("ircsn_r152")
 model.load_state_dict(torch.load(sys.argv[1], weights_only=True))"""
 _OURS = f'model = create_model("{ROW}", pretrained=True)'
+_STEPS = """\
+import json, sys, time
+import torch, videozoo.models.{module}
+from videozoo import create_model, optimize_for_inference
+torch.set_num_threads(1)
+times = [time.process_time()]
+def tick():
+    times.append(time.process_time())
+model = create_model("{row}", pretrained=True)
+tick()
+fast = optimize_for_inference(model)
+tick()
+clip = torch.zeros(1, 3, model.smallest_clip[0], 32, 32)
+with torch.inference_mode():
+    fast(clip), tick(), fast(clip), tick()
+load, optimize, first, second = (1000 * (b - a) for a, b in zip(times, times[1:]))
+print(json.dumps({{"load": load, "optimize": optimize, "packing": first - second}}))
+"""
 CLASSIC, OURS, HASHED = "random init, torch.load, copy", "create_model", "create_model, file touched"
 _WORK = {CLASSIC: _CLASSIC, OURS: _OURS}
 _STARTS = {
@@ -60,11 +86,11 @@ _STARTS = {
 }
 
 
-def store(folder: Path) -> Path:
+def store(folder: Path, row: str = ROW) -> Path:
     """Random weights in the cache as the row's, and in torch's format."""
-    model = create_model("ircsn_r152")
-    entry = registry.get_weights(ROW)
-    metadata = {"videozoo.architecture": "ircsn_r152", "videozoo.weights": ROW}
+    entry = registry.get_weights(row)
+    model = create_model(entry.architecture)
+    metadata = {"videozoo.architecture": entry.architecture, "videozoo.weights": row}
     cache.store_converted(entry, lambda path: safetensors_file.write(path, as_arrays(model.state_dict()), metadata))
     torch.save(model.state_dict(), folder / "classic.pth")
     return folder / "classic.pth"
@@ -72,9 +98,12 @@ def store(folder: Path) -> Path:
 
 def load(work: str, classic: Path, environment: dict[str, str]) -> dict[str, float]:
     """One load in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE.format(work=work), str(classic)], env=environment, check=True, capture_output=True
-    )
+    return answer(_CODE.format(work=work), environment, str(classic))
+
+
+def answer(code: str, environment: dict[str, str], *arguments: str) -> dict[str, float]:
+    """What a process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, check=True, capture_output=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
@@ -87,11 +116,32 @@ def start(arguments: list[str], environment: dict[str, str]) -> float:
     return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
+def optimized(folder: Path, rounds: int, environment: dict[str, str]) -> None:
+    """Print load, `optimize_for_inference` and packing of every network, and the last two over the first."""
+    for row in _OPTIMIZED:
+        store(folder, row)
+    time.sleep(SETTLED_NS / 1e9)
+    runs: dict[str, list[dict[str, float]]] = {row: [] for row in _OPTIMIZED}
+    for number in range(-1, rounds):
+        for row, found in runs.items():
+            module = registry.architecture(registry.get_weights(row).architecture).family
+            times = answer(_STEPS.format(row=row, module=module), environment)
+            found += [times] if number >= 0 else []  # the first load hashes the file
+    for row, found in runs.items():
+        median = {step: statistics.median(times[step] for times in found) for step in found[0]}
+        ratios = (
+            f"{step} {median[step]:6.1f} ({median[step] / median['load']:.2f}x)" for step in ("optimize", "packing")
+        )
+        print(f"{row:32} load {median['load']:6.1f} ms CPU, {', '.join(ratios)}")
+
+
 def main() -> None:
     """Print medians, and ratios to the first line of each table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--optimize", action="store_true", help="optimize_for_inference on top of the load instead")
+    options = parser.parse_args()
+    rounds = options.rounds
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}, one thread, {rounds} rounds by turns; median"
     )
@@ -99,8 +149,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["VIDEOZOO_HOME"] = str(folder / "home")
-        classic = store(folder)
         own = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        if options.optimize:
+            optimized(folder, rounds, own)
+            return
+        classic = store(folder)
         time.sleep(SETTLED_NS / 1e9)
         load(_OURS, classic, own)  # hashes, and remembers it
         runs: dict[str, list[dict[str, float]]] = {what: [] for what in (CLASSIC, OURS, HASHED)}

@@ -1,6 +1,7 @@
 """From a video file to scores under a row's whole test protocol, against the same work done the originals' way.
 
     python benchmarks/predict.py [--models ircsn_r50 tpn_slowonly_r50] [--rounds 3] [--threads 2] [--size 340x256]
+    python benchmarks/predict.py --shares --threads 1      # ours alone, all 3-D networks: results/predict_profile.csv
 
 The video, 10 s of H.264 at 30 frames a second, is made in a temporary folder. ``originals`` decodes the file anew for
 every clip, turns every frame into float, resizes and normalises it anew for every crop, and runs the network as
@@ -14,6 +15,7 @@ random, and the same for all.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -25,12 +27,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import torch
 from torch import Tensor
 
+from videozoo import stopwatch
+from videozoo.benchmark.machine import conditions
 from videozoo.inference import optimize_for_inference, reuse_heap
 from videozoo.layers.video_model import VideoModel
 from videozoo.models import create_model
@@ -40,6 +45,13 @@ from videozoo.video.views import ViewTransform
 
 CONTENDERS = ("originals", "videozoo", "streamed")
 BEFORE_THE_NETWORK = ("decode", "resize", "normalise")
+SHARED = "shares"
+"""`Recognizer` as above, its parts in processor time, which other people's work on the machine disturbs least."""
+PARTS = (*BEFORE_THE_NETWORK, "network", "rest")
+THREE_DIMENSIONAL = (
+    "ircsn_r50", "ircsn_r152", "ipcsn_r152", "tpn_slowonly_r50", "tpn_tsm_r50", "r2plus1d_34", "r2plus1d_152",
+)  # fmt: skip
+SHARES = Path(__file__).parent.parent / "results" / "predict_profile.csv"
 
 
 def write_video(path: Path, width: int, height: int, *, num_frames: int = 300) -> None:
@@ -95,6 +107,8 @@ def measure(contender: str, name: str, path: Path, threads: int) -> dict[str, ob
     torch.manual_seed(0)
     model = create_model(name).eval()
     transform = create_transform(model)
+    if contender == SHARED:
+        setattr(stopwatch, "time", SimpleNamespace(perf_counter=time.process_time))  # noqa: B010 - for this process alone
     if contender != "originals":
         reuse_heap()
         model = optimize_for_inference(model)
@@ -106,7 +120,7 @@ def measure(contender: str, name: str, path: Path, threads: int) -> dict[str, ob
     with torch.inference_mode():
         if contender == "originals":
             rows = originals(path, model, transform)
-        elif contender == "videozoo":
+        elif contender in ("videozoo", SHARED):
             prediction = recognizer(path)
             rows, seconds = prediction.view_logits, dict(prediction.seconds)
         else:
@@ -142,7 +156,7 @@ def report(name: str, runs: dict[str, list[dict[str, object]]]) -> None:
     shares = [
         {part: value / sum(run.values()) for part, value in run.items()} for run in parts if isinstance(run, dict)
     ]
-    for part in (*BEFORE_THE_NETWORK, "network", "rest"):
+    for part in PARTS:
         print(f"    {part:10} {100 * statistics.median(share.get(part, 0.0) for share in shares):5.1f} %")
     before = statistics.median(sum(share.get(part, 0.0) for part in BEFORE_THE_NETWORK) for share in shares)
     print(f"    decode and preprocessing together {100 * before:.1f} %")
@@ -150,13 +164,38 @@ def report(name: str, runs: dict[str, list[dict[str, object]]]) -> None:
     print(f"    logits up to {theirs.abs().max():.3f}, largest difference {(theirs - ours).abs().max():.1e}")
 
 
+def write_shares(models: list[str], video: Path, threads: int, size: str) -> None:
+    """Where the processor time of one call goes, network by network; the file is written anew."""
+    columns = ["model", "views", *(f"{part}_cpu_s" for part in PARTS), "before_the_network_share", "threads", "pixels"]
+    with SHARES.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*columns, *conditions()], lineterminator="\n")
+        writer.writeheader()
+        for name in models:
+            stated = conditions()
+            found = child(SHARED, name, video, threads)
+            seconds, rows = found["seconds"], found["rows"]
+            if not isinstance(seconds, dict) or not isinstance(rows, list):
+                raise SystemExit(f"{name}: no parts were told")
+            share = sum(seconds.get(part, 0.0) for part in BEFORE_THE_NETWORK) / sum(seconds.values())
+            writer.writerow(
+                {f"{part}_cpu_s": f"{seconds.get(part, 0.0):.4g}" for part in PARTS}
+                | {"model": name, "views": len(rows), "before_the_network_share": f"{share:.4f}"}
+                | {"threads": threads, "pixels": size}
+                | stated
+            )
+            file.flush()
+            print(f"{name:18} {len(rows)} views, {sum(seconds.values()):.1f} s CPU", end=", ")
+            print(f"before the network {100 * share:.1f} %", flush=True)
+
+
 def main() -> None:
     """Print the conditions, then one table a model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["ircsn_r50", "tpn_slowonly_r50"])
+    parser.add_argument("--models", nargs="+")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", default="340x256")
+    parser.add_argument("--shares", action="store_true", help="ours alone, and where its processor time goes")
     parser.add_argument("--child", nargs=2, metavar=("CONTENDER", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -169,7 +208,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         write_video(path, width, height)
-        for name in options.models:
+        if options.shares:
+            write_shares(options.models or list(THREE_DIMENSIONAL), path, options.threads, options.size)
+            return
+        for name in options.models or ["ircsn_r50", "tpn_slowonly_r50"]:
             runs: dict[str, list[dict[str, object]]] = {what: [] for what in CONTENDERS}
             for _ in range(options.rounds):
                 for what in CONTENDERS:

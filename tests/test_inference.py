@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
 import torch
 from test_models import TINY, clip, settle
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import videozoo
 from videozoo.errors import InvalidArgument
@@ -253,6 +255,46 @@ def test_bfloat16_is_near(name: str, way: str) -> None:
     assert not close(found, expected)
     assert close(found, expected, 0.1)
     assert optimized.forward_features(clip(*SHAPES[0])).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_autocast_may_choose_the_type(name: str, way: str) -> None:
+    network = settle(TINY[name]())
+    optimized = optimize_for_inference(network)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = optimized(clip(*SHAPES[0]))
+    with torch.inference_mode():
+        assert close(found.float(), network(clip(*SHAPES[0])), 0.1)
+
+
+class Convolutions(TorchDispatchMode):
+    """The memory formats and types of what convolutions see, on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, bool, torch.dtype]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "conv" in str(func):
+            x = args[0]
+            layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+            self.seen.append((str(func), x.is_contiguous(memory_format=layout), x.dtype))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@pytest.mark.parametrize("name", TINY)
+def test_on_another_device_plain_convolutions_see_channels_last(name: str, dtype: torch.dtype | None) -> None:
+    """The path of a GPU, as far as a device without arithmetic can take it."""
+    optimized = optimize_for_inference(settle(TINY[name]()), dtype=dtype).to("meta")
+    with torch.inference_mode(), Convolutions() as convolutions:
+        found = optimized(clip(*SHAPES[0]).to("meta"))
+    assert (found.device.type, found.dtype) == ("meta", torch.float32)
+    assert len(convolutions.seen) > 5
+    assert all(
+        function.startswith("aten") and channels_last and seen == (dtype or torch.float32)
+        for function, channels_last, seen in convolutions.seen
+    )
 
 
 def test_compiled_forward_takes_the_plain_way(ircsn: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """A child process that holds one contestant, and the few lines of JSON that it is asked with.
 
 The child gets one line that says what to hold, answers one line when it is ready, and then one line for each line that
-asks for a turn. It ends when its input does. It may run under another interpreter: the modules here
-import nothing but the standard library when they are imported.
+asks for a turn, or for the kinds of operations. It ends when its input does. It may run under another interpreter: the
+modules here import nothing but the standard library when they are imported.
 """
 
 from __future__ import annotations
@@ -83,6 +83,14 @@ class Child:
         """
         return self._ask({"forwards": forwards})
 
+    def kinds(self) -> dict[str, dict[str, float]]:
+        """What `Contestant.kinds` found.
+
+        Raises:
+            Unable: the process failed.
+        """
+        return dict(self._ask({"kinds": True})["kinds"])
+
     def close(self) -> None:
         """End the process."""
         self._process.kill()
@@ -137,7 +145,8 @@ def serve(request: dict[str, Any]) -> None:
         return
     answer(ready)
     for line in sys.stdin:
-        found = contestant.turn(json.loads(line)["forwards"])
+        asked = json.loads(line)
+        found = {"kinds": contestant.kinds()} if "kinds" in asked else contestant.turn(asked["forwards"])
         answer(found | {"peak_mb": _mebibytes("VmHWM"), "device_peak_mb": _device_mebibytes(contestant)})
 
 

@@ -49,6 +49,15 @@ class Eager(Contestant):
                 torch.cuda.synchronize()
         return logits.float()
 
+    def kinds(self) -> dict[str, dict[str, float]]:
+        from videozoo.benchmark.operations import Operations
+
+        if self.cuda:
+            return {}
+        with Operations() as operations:
+            self.forward()
+        return operations.kinds
+
     def device_peak_bytes(self) -> int | None:
         import torch
 

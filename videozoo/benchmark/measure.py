@@ -195,7 +195,7 @@ def _result(wanted: Plan, task: Task, prepared: Mapping[str, Any], say: Say) -> 
         raise InvalidArgument(f"{wanted.model}: nothing runs on {task.device}: {next(iter(skipped.values()))}")
     stated["load_average_after"] = load_average()
     stated["arithmetic"] = machine[0]["arithmetic"] if machine else None
-    kernel, wall_rate, cpu_rate = _bound(machine)
+    kernel, wall_rate, cpu_rate = bound(machine)
     flops = prepared["flops"]
     bound_ms = flops / wall_rate * _MILLI if wall_rate else None
     bound_cpu_ms = flops / cpu_rate * _MILLI if cpu_rate and task.device == "cpu" else None
@@ -261,7 +261,7 @@ def _rotated(names: list[str], by: int) -> list[str]:
     return names[start:] + names[:start]
 
 
-def _bound(machine: list[dict[str, Any]]) -> tuple[str | None, float | None, float | None]:
+def bound(machine: list[dict[str, Any]]) -> tuple[str | None, float | None, float | None]:
     """The fastest kernel, and the best median rates: on the clock, and of processor time."""
     if not machine:
         return None, None, None

@@ -62,6 +62,10 @@ class Contestant:
         ended, done = time.perf_counter(), time.process_time()
         return {"wall_s": (ended - started) / forwards, "cpu_s": (done - worked) / forwards}
 
+    def kinds(self) -> dict[str, dict[str, float]]:
+        """Kind of operation -> calls, flops, wall_s and cpu_s of one forward; empty where it cannot be told."""
+        return {}
+
     def device_peak_bytes(self) -> int | None:
         """Peak of the accelerator's memory; None without one."""
         return None
