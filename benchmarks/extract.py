@@ -31,8 +31,8 @@ import videozoo
 from videozoo.batch import local
 from videozoo.batch.answers import Network, Question, pooled_features
 from videozoo.batch.inputs import find_videos
+from videozoo.mmaction2_file import write_mmaction2
 from videozoo.predict import Recognizer
-from videozoo.train import save_weights
 from videozoo.video.decode import open_frames
 
 WAYS = ("loop", "loop, optimised", "extract")
@@ -73,7 +73,7 @@ def throughput(options: argparse.Namespace) -> None:
         videos.mkdir()
         for number in range(options.videos):
             write_video(videos / f"{number:04}.mp4", 340, 256)
-        save_weights(videozoo.create_model(options.model), Path(folder) / "weights.pth")
+        write_mmaction2(videozoo.create_model(options.model), Path(folder) / "weights.pth")
         ways = [*((way, "0") for way in WAYS[:-1]), *(("extract", workers) for workers in options.workers.split(","))]
         found: dict[tuple[str, str], list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(options.rounds):

@@ -12,7 +12,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from videozoo.errors import InvalidArgument, ListError, VideoError
-from videozoo.video.dataset import VIDEO_SUFFIXES, Form, read_list
+from videozoo.video.dataset import Form, read_list
+from videozoo.video.lookup import VIDEO_SUFFIXES
 
 _LIST_SUFFIXES = {".txt", ".csv", ".tsv", ".lst"}
 _NUMBERED_IMAGE = re.compile(r"[^.].*?\d+\.(?:jpe?g|png)|\d+\.(?:jpe?g|png)", re.IGNORECASE)
