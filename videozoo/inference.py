@@ -21,8 +21,8 @@ def optimize_for_inference(model: Net, *, dtype: torch.dtype | None = None, comp
 
     Batch norms are folded into the convolutions, addition and ReLU happen where the convolution writes its result,
     memory is channels-last, and 3-D layers that see single frames run in two dimensions. On the CPU, convolutions run
-    in oneDNN on weights packed at their first use; the copy then holds its weights twice. float32 logits agree to 1e-5
-    of the largest.
+    in oneDNN on weights packed at their first use; the copy then holds its weights twice. Neither is kept on the disk.
+    float32 logits agree to 1e-5 of the largest.
 
     The copy has the original's methods; ``train`` and ``reset_classifier`` raise `InvalidArgument`. Its state dict has
     the folded weights, under other names. The stages' maps are the original's, but a hook on a single block may see a
