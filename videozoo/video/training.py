@@ -25,7 +25,6 @@ from videozoo.video.draws import draw_frames, draw_region, torchvision_draws
 from videozoo.video.listed import listed_video
 from videozoo.video.transforms import resize_short_side
 
-
 KEPT_MOTIONS = 4096
 """Synthetic clips that are kept when they have been drawn, 0.6 GB in each process that loads: drawing takes long."""
 
