@@ -198,6 +198,13 @@ def test_groups_of_tsm() -> None:
     assert found == {id(parameter): rates for parameter, rates in expected.items()}
 
 
+def test_a_new_head_learns_faster() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Linear(4, 2))
+    groups = parameter_groups(model, "head", lr=0.1, weight_decay=1e-4)
+    found = [(group["lr"], group["weight_decay"]) for group in groups]
+    assert found == [(0.1, 1e-4), (0.1, 0.0), (1.0, 1e-4), (1.0, 0.0)]
+
+
 def test_what_does_not_learn_is_in_no_group_and_rates_keep_their_factors() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Linear(2, 2))
     model[0].requires_grad_(False)

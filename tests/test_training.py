@@ -445,7 +445,7 @@ def test_from_nothing_to_95_percent(tmp_path: Path) -> None:
             "--out",
             out,
             "--set",
-            "run.num_steps=1000",
+            "run.num_steps=1500",
         )
     )
     assert float((out / "validation.csv").read_text().splitlines()[-1].split(",")[1]) >= 0.95
@@ -457,6 +457,11 @@ def test_three_classes_from_the_embedded_weights_within_50_steps(tmp_path: Path)
     val = write_class_folders(tmp_path / "val", range(2_000_000, 2_000_400))
     out = tmp_path / "run"
     arguments = ["train", "test_ircsn", "--pretrained", "motion8", "--data", data, "--val", val, "--out", out]
-    changes = ["run.num_steps=50", "optimizer.lr=1e-3", "augmentation.crop.area=[0.8, 1.0]"]
+    changes = [
+        "run.num_steps=50",
+        "optimizer.lr=1e-3",
+        "optimizer.groups=matrices",
+        "augmentation.crop.area=[0.8, 1.0]",
+    ]
     finish(start(*arguments, *(item for change in changes for item in ("--set", change))))
     assert float((out / "validation.csv").read_text().splitlines()[-1].split(",")[1]) >= 0.95

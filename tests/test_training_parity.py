@@ -142,10 +142,6 @@ def test_the_recipes_steps_are_those_of_the_formulae(
     for key, tensor in expected.state_dict().items():
         moved += float((tensor.double() - start[key].double()).square().sum())
         unlike += float((tensor.double() - after[key].double()).square().sum())
-    with open("/tmp/parity_figures.txt", "a") as st:
-        st.write(
-            f"{name}: losses {losses} {[line['loss'] for line in log]} norms {norms} {[line['gradient_norm'] for line in log]} steps apart {(unlike / moved) ** 0.5:.2e}\n"
-        )
     assert [float(line["loss"]) for line in log] == pytest.approx(losses, rel=1e-6)
     assert [float(line["gradient_norm"]) for line in log] == pytest.approx(norms, rel=1e-6)
     assert moved > 0

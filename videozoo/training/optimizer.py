@@ -43,6 +43,7 @@ def parameter_groups(network: nn.Module, kind: Groups, *, lr: float, weight_deca
     Args:
         network: any module.
         kind: ``all``: everything decays, batch norms and biases too, as in MMAction2. ``matrices``: vectors do not.
+            ``head``: so, and the last layer, which is new, learns 10 times as fast.
             ``tsm``: of the last layer the weight learns 5 times and the bias 10 times as fast, other biases twice;
             biases and batch norms do not decay (arXiv 1811.08383).
         lr: learning rate of a factor of 1.
@@ -66,6 +67,8 @@ def _rules(network: nn.Module, kind: Groups) -> Iterator[tuple[float, bool, nn.P
                 yield 1.0, True, parameter
             elif kind == "matrices":
                 yield 1.0, parameter.ndim > 1, parameter
+            elif kind == "head":
+                yield 10.0 if isinstance(module, nn.Linear) else 1.0, parameter.ndim > 1, parameter
             elif isinstance(module, nn.modules.batchnorm._BatchNorm):
                 yield 1.0, False, parameter
             elif isinstance(module, nn.Linear):

@@ -63,7 +63,7 @@ class InputSettings:
         _refuse(not all(0 < value <= 255 for value in self.std), f"std must be above 0 and up to 255, got {self.std}")
 
 
-Groups = Literal["all", "matrices", "tsm"]
+Groups = Literal["all", "matrices", "head", "tsm"]
 
 
 @dataclass(frozen=True, slots=True)
