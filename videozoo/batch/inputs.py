@@ -42,8 +42,8 @@ class ListForm:
     template: str | None = None
 
 
-def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
-    """The videos that the inputs name, in their order, each path once.
+def named_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
+    """The videos that the inputs name, in their order, as often as they are named.
 
     Args:
         inputs: video files; folders of numbered images; other folders, whose videos and frame folders are found at any
@@ -55,10 +55,14 @@ def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[It
         VideoError: a glob that nothing matches.
         ListError: a list that cannot be used.
     """
+    return [item for text in inputs for item in _videos_of(text, lists or ListForm())]
+
+
+def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
+    """`named_videos`, each path once."""
     found: dict[str, Item] = {}
-    for text in inputs:
-        for item in _videos_of(text, lists or ListForm()):
-            found.setdefault(item.path, item)
+    for item in named_videos(inputs, lists):
+        found.setdefault(item.path, item)
     return list(found.values())
 
 
