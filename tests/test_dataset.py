@@ -13,7 +13,7 @@ from synthetic_frames import make_frames, write_images
 from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, ListError, VideoError
-from videozoo.video.dataset import VideoList, read_list, scan_list
+from videozoo.video.dataset import VideoList, read_list
 from videozoo.video.decode import FrameFolder, open_frames
 from videozoo.video.listed import check_videos, listed_video
 
@@ -194,7 +194,7 @@ def test_templates_hold_one_number(template: str, tmp_path: Path) -> None:
 def test_a_scan_keeps_the_good_lines(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a.mp4 1\nb.mp4\nc.mp4 9\nd.mp4 0\n")
-    found = scan_list(path, num_classes=2)
+    found = read_list(path, num_classes=2, keep_problems=True)
     assert [video.name for video in found.videos] == ["a.mp4", "d.mp4"]
     assert [(problem.line, problem.name) for problem in found.problems] == [(2, "b.mp4"), (3, "c.mp4")]
 

@@ -45,7 +45,7 @@ def write_video(path: Path, *streams: NDArray[np.uint8], codec: str = "mpeg4", f
             stream = container.add_stream(codec, rate=10)
             stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
             stream.bit_rate = 2_000_000
-            stream.disposition = int(Disposition.default) if frames is streams[-1] else 0
+            stream.disposition = Disposition.default.value if frames is streams[-1] else 0
             outputs.append(stream)
         for stream, frames in zip(outputs, streams, strict=True):
             for image in frames:
@@ -61,7 +61,7 @@ def write_sound(path: Path, *, cover: bool = False) -> Path:
         if cover:
             picture = container.add_stream("mjpeg", rate=10)
             picture.height, picture.width, picture.pix_fmt = HEIGHT, WIDTH, "yuvj444p"
-            picture.disposition = Disposition.attached_pic
+            picture.disposition = Disposition.attached_pic.value
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
         samples.sample_rate = 8000
         container.mux(stream.encode(samples))

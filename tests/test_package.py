@@ -30,8 +30,9 @@ PACKAGE = ROOT / "videozoo"
 LAYERS = {
     "errors": 0,
     "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1,
-    "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2,
-    "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3, "synthetic": 3,
+    "settings": 1,
+    "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2, "synthetic": 2,
+    "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3,
     "isolation": 1,
     "model_config": 3,
     "inventory": 4, "frame_features": 4, "conversion": 4, "model_card": 4, "inference": 4, "evaluation_result": 4,
@@ -45,6 +46,7 @@ LAYERS = {
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors", "manifest", "files", "registry", "download", "lockfile", "cache", "labels", "tables", "model_config",
+    "settings",
 }  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "av", "numpy", "huggingface_hub"}
 

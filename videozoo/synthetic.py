@@ -21,6 +21,21 @@ Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
 
 
+@dataclass(frozen=True, slots=True)
+class Motions:
+    """So many clips, by their seeds: a data set without files."""
+
+    num_clips: int
+    first_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidArgument for no clips, or a negative seed."""
+        if self.num_clips < 1 or self.first_seed < 0:
+            raise InvalidArgument(
+                f"num_clips={self.num_clips}, first_seed={self.first_seed}: need num_clips >= 1 and first_seed >= 0"
+            )
+
+
 @dataclass(frozen=True)
 class _Path:
     """Position, size and angle of the bar over time, in units of the frame's height."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videozoo.errors import InvalidArgument, ListError, VideoError
-from videozoo.video.dataset import Problem, VideoList, scan_list
+from videozoo.video.dataset import Problem, VideoList, read_list
 
 NAME = "data"
 HELP = "Look at lists of labelled videos: check."
@@ -72,9 +72,9 @@ def run(options: argparse.Namespace) -> int:
             raise InvalidArgument(f"{name} {value}: at least 1")
     names = read_labels(options.labels)
     num_classes = options.num_classes if names is None else len(names)
-    videos = scan_list(
+    videos = read_list(
         options.list, root=options.root, form=options.form, multi_label=options.multi_label,
-        template=options.template, num_classes=num_classes, class_names=names,
+        template=options.template, num_classes=num_classes, class_names=names, keep_problems=True,
     )  # fmt: skip
     problems = _sorted([*videos.problems, *_check(videos, options)])
     if options.json:

@@ -18,29 +18,20 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from videozoo.errors import InvalidArgument, ListError
+from videozoo.video.lookup import VIDEO_SUFFIXES, Classes, Videos, frame_count, is_number
 
 Form = Literal["video", "frames", "csv", "folders"]
 StrPath = str | os.PathLike[str]
-
-VIDEO_SUFFIXES = {
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
-    ".wmv",
-}  # fmt: skip
-"""What a file in a class folder, or one found by its id, has to end in to be taken for a video."""
 
 NAME_COLUMNS = ("path", "video_path", "video", "file", "filename", "file_name", "folder", "name")
 ID_COLUMNS = ("video_id", "youtube_id", "id")
 LABEL_COLUMNS = ("label", "labels", "label_id", "class", "class_id", "class_name", "category")
 COUNT_COLUMNS = ("num_frames", "total_frames", "frames")
-
-_CUT = re.compile(r"(?P<id>.+)_\d{6}_\d{6}")
-"""How the tools that fetch Kinetics name the file of a video: its id, then the seconds of begin and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ class VideoList:
     """Names of the classes, by which labels may be written; of class folders, if nobody said otherwise, the folders."""
     videos: tuple[ListedVideo, ...]
     problems: tuple[Problem, ...]
-    """Lines that say no video and label; `read_list` raises instead."""
+    """Lines that say no video and label; `read_list` raises unless it is told to keep them."""
 
     @property
     def sha256(self) -> str:
@@ -104,8 +95,9 @@ def read_list(
     template: str | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    keep_problems: bool = False,
 ) -> VideoList:
-    """Read a list whose every line is well.
+    """Read a list of videos.
 
     Args:
         source: a text file, a .csv or .tsv with a header, or a folder of class folders.
@@ -116,36 +108,10 @@ def read_list(
         template: names of the images in a folder of frames, such as ``img_{:05}.jpg``, numbered from 1 (or 0) on.
         num_classes: labels are below it; None allows any.
         class_names: names that a .csv or the class folders may use for labels, in class order.
+        keep_problems: bad lines become the list's ``problems`` and raise nothing.
 
     Raises:
         ListError: the list cannot be read or is empty, or a line is bad; the first of several is told.
-        InvalidArgument: a template that does not hold one number.
-    """
-    found = scan_list(
-        source, root=root, form=form, multi_label=multi_label, template=template,
-        num_classes=num_classes, class_names=class_names,
-    )  # fmt: skip
-    if found.problems:
-        first, more = found.problems[0], len(found.problems) - 1
-        others = f"; {more} more: `videozoo data check` prints them" if more else ""
-        raise ListError(f"{found.source} {first}{others}")
-    return found
-
-
-def scan_list(
-    source: StrPath,
-    *,
-    root: StrPath | None = None,
-    form: Form | None = None,
-    multi_label: bool = False,
-    template: str | None = None,
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-) -> VideoList:
-    """As `read_list`, but bad lines become ``problems``.
-
-    Raises:
-        ListError: the list cannot be read, or holds no videos and no problems.
         InvalidArgument: a template that does not hold one number.
     """
     path = Path(source)
@@ -155,18 +121,22 @@ def scan_list(
     if form is not None and path.exists() and path.is_dir() != (form == "folders"):
         raise ListError(f"{path} {'is a' if path.is_dir() else 'is no'} folder: its form cannot be {form!r}")
     if path.is_dir():
-        reader = _Reader(path, path, multi_label, num_classes, names)
+        reader = _Reader(path, Videos(path), Classes(num_classes, names), multi_label)
         names = names if names is not None else tuple(folder.name for folder in class_folders(path))
         rows, form = reader.read_folders(), "folders"
     else:
-        reader = _Reader(path, path.parent if root is None else Path(root), multi_label, num_classes, names)
+        videos = Videos(path.parent if root is None else Path(root))
+        reader = _Reader(path, videos, Classes(num_classes, names), multi_label)
         lines = _lines(path)
         form = form or _form(path, lines, reader)
         rows = reader.read_csv(lines) if form == "csv" else reader.read_lines(lines, form)
-    videos = tuple(rows)
-    if not videos and not reader.problems:
+    listed, problems = tuple(rows), tuple(reader.problems)
+    if problems and not keep_problems:
+        others = f"; {len(problems) - 1} more: `videozoo data check` prints them" if len(problems) > 1 else ""
+        raise ListError(f"{path} {problems[0]}{others}")
+    if not listed and not problems:
         raise ListError(f"{path} is empty: it lists no videos")
-    return VideoList(path, form, multi_label, template, names, videos, tuple(reader.problems))
+    return VideoList(path, form, multi_label, template, names, listed, problems)
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -205,7 +175,7 @@ def _form(path: Path, lines: Sequence[str], reader: _Reader) -> Form:
     fields = next((line.split() for line in lines if line.strip()), [])
     if len(fields) < 3 or not fields[-2].isdigit():
         return "video"
-    return "frames" if not reader.multi_label or (reader.root / fields[0]).is_dir() else "video"
+    return "frames" if not reader.multi_label or (reader.videos.root / fields[0]).is_dir() else "video"
 
 
 @dataclass
@@ -213,13 +183,10 @@ class _Reader:
     """What reading the lines of one list needs to know, and the problems it meets."""
 
     source: Path
-    root: Path
+    videos: Videos
+    classes: Classes
     multi_label: bool
-    num_classes: int | None
-    class_names: tuple[str, ...] | None
     problems: list[Problem] = field(default_factory=list)
-    _numbers: dict[str, int] | None = None
-    _files: dict[str, list[Path]] | None = None
 
     def read_lines(self, lines: Sequence[str], form: Form) -> Iterator[ListedVideo]:
         """``path label`` or ``name num_frames label``; the path may hold spaces."""
@@ -239,7 +206,7 @@ class _Reader:
         """With several labels a video: the numbers at the end of the line, but for the number of frames."""
         if not self.multi_label:
             return 1
-        numbers = len(list(takewhile(_is_number, reversed(line.split()[1:]))))
+        numbers = len(list(takewhile(is_number, reversed(line.split()[1:]))))
         return max(1, numbers - (form == "frames"))
 
     def read_csv(self, lines: Sequence[str]) -> Iterator[ListedVideo]:
@@ -267,7 +234,7 @@ class _Reader:
     def read_folders(self) -> Iterator[ListedVideo]:
         """The videos and frame folders of every class folder; classes by name where names are known, else in order."""
         for order, folder in enumerate(class_folders(self.source)):
-            label = str(order) if self.class_names is None else folder.name
+            label = str(order) if self.classes.names is None else folder.name
             for path in sorted(folder.iterdir()):
                 if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
                     continue
@@ -278,74 +245,13 @@ class _Reader:
     ) -> Iterator[ListedVideo]:
         """The video of one line, if it has no fault."""
         try:
-            frames = None if not num_frames else _frame_count(num_frames)
-            numbers = tuple(self._label(text) for text in labels)
-            path = self._path(name, by_id=by_id)
+            frames = None if not num_frames else frame_count(num_frames)
+            numbers = tuple(self.classes.number(text) for text in labels)
+            path = self.videos.path(name, by_id=by_id)
         except ValueError as error:
             self.problems.append(Problem(line, name, f"{name}: {error}"))
         else:
             yield ListedVideo(name, path, numbers, frames, line)
-
-    def _label(self, text: str) -> int:
-        if not _is_number(text):
-            return self._label_of_name(text)
-        number = int(text)
-        if number < 0 or (self.num_classes is not None and number >= self.num_classes):
-            last = "up" if self.num_classes is None else f"to {self.num_classes - 1}"
-            raise ValueError(f"label {number} is out of range: labels go from 0 {last}")
-        return number
-
-    def _label_of_name(self, text: str) -> int:
-        if self.class_names is None:
-            raise ValueError(f"label {text!r} is not a number, and no class names are given to look it up")
-        if self._numbers is None:
-            self._numbers = {_plain(name): number for number, name in enumerate(self.class_names)}
-        number = self._numbers.get(_plain(text))
-        if number is None:
-            near = get_close_matches(text, self.class_names, n=3)
-            hint = f"; the nearest are {', '.join(near)}" if near else ""
-            raise ValueError(f"no class is called {text!r}{hint}")
-        return number
-
-    def _path(self, name: str, *, by_id: bool) -> Path:
-        path = self.root / name
-        if not by_id or path.exists():
-            return path
-        if self._files is None:
-            self._files = _files_by_id(self.root)
-        found = self._files.get(name, [])
-        if len(found) > 1:
-            raise ValueError(f"{len(found)} files are of this name: {found[0]} and {found[1]}")
-        return found[0] if found else path
-
-
-def _files_by_id(root: Path) -> dict[str, list[Path]]:
-    """Every video file below ``root`` by its name without the ending, and without the seconds that Kinetics adds."""
-    found: dict[str, list[Path]] = {}
-    for parent, folders, files in os.walk(root):
-        folders.sort()
-        for file in sorted(files):
-            stem, suffix = os.path.splitext(file)
-            if suffix.lower() in VIDEO_SUFFIXES:
-                cut = _CUT.fullmatch(stem)
-                for name in {stem, cut["id"] if cut else stem}:
-                    found.setdefault(name, []).append(Path(parent) / file)
-    return found
-
-
-def _frame_count(text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
-        raise ValueError(f"{text!r} is no number of frames, which is 1 or more")
-    return int(text)
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+", text) is not None
-
-
-def _plain(name: str) -> str:
-    """A class name as folders spell it, too."""
-    return name.replace("_", " ").casefold()
 
 
 def _first(columns: dict[str, str], names: Sequence[str]) -> str | None:

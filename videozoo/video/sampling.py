@@ -18,8 +18,10 @@ from videozoo.errors import InvalidArgument
 OutOfBound = Literal["loop", "repeat_last"]
 Indices = NDArray[np.int64]
 
+DENSE_RANGE = 64
+"""Frames that a pass of dense sampling stays within."""
+
 _DENSE_POSITIONS = 10
-_DENSE_RANGE = 64
 
 
 def sample_clips(
@@ -143,17 +145,17 @@ def sample_dense(num_frames_total: int, *, num_segments: int, start_index: int =
     """
     _check_positive("num_frames_total", num_frames_total)
     _check_positive("num_segments", num_segments)
-    if num_segments > _DENSE_RANGE:
-        raise InvalidArgument(f"num_segments must be at most {_DENSE_RANGE} for dense sampling, got {num_segments}")
+    if num_segments > DENSE_RANGE:
+        raise InvalidArgument(f"num_segments must be at most {DENSE_RANGE} for dense sampling, got {num_segments}")
     if start_index < 0:
         raise InvalidArgument(f"start_index must be 0 or more, got {start_index}")
 
     #   num_frames_total       |------------------------------------|
     #   window of 64, first    x   x   x   x
     #   window of 64, last                           x   x   x   x
-    last_start = max(0, num_frames_total - _DENSE_RANGE)
+    last_start = max(0, num_frames_total - DENSE_RANGE)
     starts = np.linspace(0, last_start, num=_DENSE_POSITIONS).astype(np.int64)
-    steps = np.arange(num_segments, dtype=np.int64) * (_DENSE_RANGE // num_segments)
+    steps = np.arange(num_segments, dtype=np.int64) * (DENSE_RANGE // num_segments)
     return (starts[:, None] + steps).reshape(-1) % num_frames_total + start_index
 
 

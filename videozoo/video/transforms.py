@@ -236,6 +236,21 @@ def normalise(frame: Tensor, mean: tuple[float, ...], std: tuple[float, ...], ou
     out.div_(scale)
 
 
+def normalise_clips(clips: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """``(clips - mean) / std`` in plain float32, on the device that the clips are on; equal to :func:`normalise`.
+
+    Args:
+        clips: uint8 (N, 3, T, H, W).
+        mean: three values in units of 0..255.
+        std: three values in units of 0..255.
+
+    Returns:
+        float32 (N, 3, T, H, W).
+    """
+    offset, scale = (level.view(3, 1, 1, 1) for level in _levels(mean, std, 1, clips.device))
+    return (clips - offset).div_(scale)
+
+
 @lru_cache(maxsize=32)
 def _levels(mean: tuple[float, ...], std: tuple[float, ...], times: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel, repeated for so many columns."""
