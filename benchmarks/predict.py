@@ -5,7 +5,7 @@
 The video, 10 s of H.264 at 30 frames a second, is made in a temporary folder. ``originals`` decodes the file anew for
 every clip, turns every frame into float, resizes and normalises it anew for every crop, and runs the network as
 `create_model` builds it, one view at a time. ``videozoo`` is what ``videozoo predict`` does, heap reuse included; its
-parts are those of ``--profile``. ``streamed`` is the time per video of two that are recognised by `Recognizer.stream`.
+parts are those of ``--profile``. ``streamed`` is the time per video of two that `Recognizer.recognise_all` is given.
 Every measurement is a process of its own, by turns; loading, and a first run on one view, are left out. Weights are
 random, and the same for all.
 """

@@ -347,28 +347,30 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(videos: Path, out: Path) -> list[str]:
+def command(videos: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "videozoo", "extract", str(videos), "--model", "test_ircsn", "--views", "center",
-        "--out", str(out), "--workers", "2",
+        "--out", str(out), *more,
     ]  # fmt: skip
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
 @pytest.mark.slow
 def test_500_files_killed_three_times_at_random(many: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     whole, pieced = tmp_path / "whole.parquet", tmp_path / "pieced.parquet"
-    assert subprocess.run(command(many, whole), env=environment, capture_output=True).returncode == 5
+    assert subprocess.run(command(many, whole, "--workers", "2"), env=ENVIRONMENT, capture_output=True).returncode == 5
     generator = random.Random()
     journal = Path(f"{pieced}.journal")
     for kill in range(3):
         least = generator.randrange(kill * 120 + 1, kill * 120 + 120)
-        process = subprocess.Popen(command(many, pieced), env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command(many, pieced, "--workers", "2"), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         wait_for(lambda least=least: journal.exists() and journal.read_bytes().count(b"\n") > least, process)
         process.kill()
         assert process.wait() == -signal.SIGKILL
         assert not pieced.exists()
-    assert subprocess.run(command(many, pieced), env=environment, capture_output=True).returncode == 5
+    assert subprocess.run(command(many, pieced, "--workers", "2"), env=ENVIRONMENT, capture_output=True).returncode == 5
     assert pieced.read_bytes() == whole.read_bytes()
     import pyarrow.parquet as pq
 
@@ -389,28 +391,63 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 @pytest.fixture
 def cluster() -> Any:
     pytest.importorskip("ray")
-    import ray
     from ray.cluster_utils import Cluster
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 150_000_000})
     found.doomed = found.add_node(num_cpus=2, object_store_memory=150_000_000)
-    ray.init(address=found.address, log_to_driver=False)
     yield found
-    ray.shutdown()
     found.shutdown()
+
+
+def local_rows(videos: Path, out: Path) -> dict[str, dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    network, question = Network("test_ircsn", mode="center"), Question("features")
+    local.run(local.Job(find_videos([str(videos)]), network, question, out), num_processes=2)
+    return {row["path"]: row for row in pq.read_table(out).to_pylist()}
+
+
+def assert_same_rows(folder: Path, expected: dict[str, dict[str, Any]]) -> None:
+    """Every row once, and numbers to 1e-5 of the largest."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder).to_pylist()
+    assert sorted(row["path"] for row in rows) == sorted(expected)
+    for row in rows:
+        other = expected[row["path"]]
+        assert {key: row[key] for key in row if key != "vector"} == {key: other[key] for key in row if key != "vector"}
+        if row["vector"] is not None:
+            np.testing.assert_allclose(row["vector"], other["vector"], atol=1e-5 * np.abs(other["vector"]).max())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_runs_on_two_nodes_that_are_killed_go_on(many: Path, tmp_path: Path, cluster: Any) -> None:
+    expected = local_rows(many, tmp_path / "local.parquet")
+    out = tmp_path / "ray"
+    ray_command = command(many, out, "--engine", "ray", "--address", cluster.address)
+    for num_files in (1, 3, 5):
+        process = subprocess.Popen(ray_command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda least=num_files: len(list(out.glob("*.parquet"))) >= least, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    done = subprocess.run(ray_command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 5 and f"{out}: 475 rows of 500 videos" in done.stdout
+    assert_same_rows(out, expected)
+    again = subprocess.run(ray_command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 6 and "--force" in again.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_with_a_node_that_dies_writes_every_row_once(many: Path, tmp_path: Path, cluster: Any) -> None:
-    import pyarrow.parquet as pq
+    import ray
 
     from videozoo.batch import on_ray
 
-    items = find_videos([str(many)])
-    network, question = Network("test_ircsn", mode="center"), Question("features")
-    local.run(local.Job(items, network, question, tmp_path / "local.parquet"), num_processes=2)
+    expected = local_rows(many, tmp_path / "local.parquet")
     out = tmp_path / "ray"
+    ray.init(address=cluster.address, log_to_driver=False)
     done = threading.Event()
 
     def kill() -> None:
@@ -422,16 +459,13 @@ def test_ray_with_a_node_that_dies_writes_every_row_once(many: Path, tmp_path: P
 
     killer = threading.Thread(target=kill)
     killer.start()
-    summary = on_ray.run(local.Job(items, network, question, out))
-    done.set()
-    killer.join()
-    assert len([node for node in __import__("ray").nodes() if node["Alive"]]) == 1, "the node outlived the run"
+    try:
+        network, question = Network("test_ircsn", mode="center"), Question("features")
+        summary = on_ray.run(local.Job(find_videos([str(many)]), network, question, out))
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 1, "the node outlived the run"
+    finally:
+        done.set()
+        killer.join()
+        ray.shutdown()
     assert (summary.num_videos, summary.num_rows, summary.num_failed) == (500, 475, 25)
-    expected = {row["path"]: row for row in pq.read_table(tmp_path / "local.parquet").to_pylist()}
-    rows = pq.read_table(out).to_pylist()
-    assert sorted(row["path"] for row in rows) == sorted(expected)
-    for row in rows:
-        other = expected[row["path"]]
-        assert {key: row[key] for key in row if key != "vector"} == {key: other[key] for key in row if key != "vector"}
-        if row["vector"] is not None:
-            np.testing.assert_allclose(row["vector"], other["vector"], atol=1e-5 * np.abs(other["vector"]).max())
+    assert_same_rows(out, expected)

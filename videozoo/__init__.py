@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from videozoo.models.tpn import test_tpn, tpn_slowonly_r50, tpn_tsm_r50
     from videozoo.models.tsm import tsm_r50
     from videozoo.models.tsn import test_tsn, tsn_r50
-    from videozoo.predict import Prediction, Recognizer, create_transform, load_recognizer
+    from videozoo.predict import Prediction, Recognizer, WindowPrediction, create_transform, load_recognizer
     from videozoo.registry import get_weights, is_model, list_models, list_weights
     from videozoo.video.dataset import VideoList, read_list
 
@@ -52,6 +52,7 @@ _HOME = {
     "Recognizer": "predict",
     "VideoList": "video.dataset",
     "VideoZooError": "errors",
+    "WindowPrediction": "predict",
     "convert_checkpoint": "convert",
     "create_model": "models",
     "create_transform": "predict",
@@ -98,6 +99,7 @@ __all__ = [
     "Recognizer",
     "VideoList",
     "VideoZooError",
+    "WindowPrediction",
     "convert_checkpoint",
     "create_model",
     "create_transform",

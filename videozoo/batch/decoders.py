@@ -68,9 +68,16 @@ class Decoders:
 
     def __init__(self, plan: Plan, num_processes: int) -> None:
         self._plan = plan
-        self._workers = [self._started() for _ in range(num_processes)]
+        self._num_processes = num_processes
+        self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
+        try:
+            for _ in range(self._num_processes):
+                self._workers.append(self._started())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +94,7 @@ class Decoders:
             VideoError: the processes do not start.
         """
         if not self._workers:
-            yield from ((job.number, outcome) for job in jobs for outcome in _outcomes(self._plan, job))
+            yield from ((job.number, outcome) for job in jobs for outcome in outcomes(self._plan, job))
             return
         todo = deque(jobs)
         while True:
@@ -145,19 +152,19 @@ class Decoders:
         context = get_context("spawn")  # a copy of a process that has threads, as fork makes it, may hang
         ours, theirs = context.Pipe()
         process = context.Process(target=_decode, args=(theirs, self._plan), name="videozoo-decode", daemon=True)
-        with _signals_blocked():
+        with _interrupts_blocked():
             process.start()
         theirs.close()
         return _Worker(process, ours)
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A process that is started now never sees an interrupt of the terminal: its parent ends it."""
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that is started now never sees an interrupt of the terminal: its parent, which does, ends it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
@@ -170,13 +177,13 @@ def _decode(connection: Connection, plan: Plan) -> None:
     try:
         connection.send(_READY)
         while True:
-            for outcome in _outcomes(plan, connection.recv()):
+            for outcome in outcomes(plan, connection.recv()):
                 connection.send(outcome)
     except (EOFError, OSError):
         return
 
 
-def _outcomes(plan: Plan, job: Job) -> Iterator[Outcome]:
+def outcomes(plan: Plan, job: Job) -> Iterator[Outcome]:
     """The pieces of one video, and its end."""
     window = job.start
     try:

@@ -12,7 +12,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from videozoo.errors import InvalidArgument, ListError, VideoError
-from videozoo.video.dataset import VIDEO_SUFFIXES, Form, read_list
+from videozoo.video.dataset import Form, read_list
+from videozoo.video.lookup import VIDEO_SUFFIXES
 
 _LIST_SUFFIXES = {".txt", ".csv", ".tsv", ".lst"}
 _NUMBERED_IMAGE = re.compile(r"[^.].*?\d+\.(?:jpe?g|png)|\d+\.(?:jpe?g|png)", re.IGNORECASE)
@@ -41,8 +42,8 @@ class ListForm:
     template: str | None = None
 
 
-def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
-    """The videos that the inputs name, in their order, each path once.
+def named_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
+    """The videos that the inputs name, in their order, as often as they are named.
 
     Args:
         inputs: video files; folders of numbered images; other folders, whose videos and frame folders are found at any
@@ -54,10 +55,14 @@ def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[It
         VideoError: a glob that nothing matches.
         ListError: a list that cannot be used.
     """
+    return [item for text in inputs for item in _videos_of(text, lists or ListForm())]
+
+
+def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
+    """`named_videos`, each path once."""
     found: dict[str, Item] = {}
-    for text in inputs:
-        for item in _videos_of(text, lists or ListForm()):
-            found.setdefault(item.path, item)
+    for item in named_videos(inputs, lists):
+        found.setdefault(item.path, item)
     return list(found.values())
 
 

@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import pickle
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,18 +21,21 @@ from typing import Any
 
 import torch
 
+from videozoo.batch import decoders
 from videozoo.batch.answers import Network, Question
+from videozoo.batch.decoders import Failure, outcomes
 from videozoo.batch.inputs import Item
 from videozoo.batch.job import Job, Summary
-from videozoo.batch.pieces import Plan, pieces
+from videozoo.batch.pieces import Plan
 from videozoo.batch.rows import Row
 from videozoo.batch.tables import as_record, columns, parquet_schema
 from videozoo.checkpoints.tensors import sha256_tensors
-from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError, VideoError
+from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError
 from videozoo.files import place
 
 _RUN_FILE = "_run.json"
 """Readers of Parquet folders leave out names that begin with an underscore."""
+_CONNECT_SECONDS = 10.0
 _VIDEOS_PER_TASK = 8
 _ROWS_PER_FILE = 64
 """At least, but for the last file; also what a node that dies loses at most, for each task that writes."""
@@ -52,6 +57,7 @@ def run(job: Job, *, address: str | None = None) -> Summary:
         InvalidArgument: no such layer, or no cluster at ``address``.
         UnknownModel, UnknownWeights, FetchError, CheckpointError: as `load_recognizer`.
     """
+    _refuse_unreachable(address)
     recognizer = job.network.load()
     job.question.to(recognizer)  # raises for a layer that does not exist
     about = job.about(recognizer)
@@ -175,6 +181,7 @@ def _todo(job: Job, found: _Found) -> list[dict[str, Any]]:
 
 def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, address: str | None) -> None:
     import ray
+    from ray.data.exceptions import SystemException
     from ray.exceptions import RayError
 
     ours = not ray.is_initialized()
@@ -198,12 +205,23 @@ def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, 
             num_cpus=0.5,
             num_gpus=1 if gpus else None,
         ).write_parquet(str(folder.path), min_rows_per_file=_ROWS_PER_FILE, schema=schema)
-    except RayError as error:
+    except (RayError, SystemException) as error:
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise OutputError(f"Ray gave up: {reason.strip()}; the same command goes on where it stopped") from error
     finally:
         if ours:
             ray.shutdown()
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?P<host>[^/]+):(?P<port>\d+)", address or "")
+    if match is None:
+        return
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InvalidArgument(f"no Ray cluster at {address}: {error}") from None
 
 
 def _connect(address: str | None) -> None:
@@ -222,15 +240,12 @@ def _decode(plan: Plan, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     item: Item = pickle.loads(row["item"])
     known: set[int] = pickle.loads(row["known"])
     torch.set_num_threads(1)
-    window = next(number for number in range(len(known) + 1) if number not in known)
-    try:
-        for piece in pieces(plan, item, window):
-            window = piece.window + 1
-            if piece.window not in known:
-                yield {"path": item.path, "window": piece.window, "piece": pickle.dumps(piece), "error": None}
-    except VideoError as error:
-        reason = str(error).splitlines()[0]
-        yield {"path": item.path, "window": window, "piece": None, "error": reason}
+    first = next(number for number in range(len(known) + 1) if number not in known)
+    for outcome in outcomes(plan, decoders.Job(0, item, first)):
+        if isinstance(outcome, Failure):
+            yield {"path": item.path, "window": outcome.window, "piece": None, "error": outcome.reason}
+        elif outcome is not None and outcome.window not in known:
+            yield {"path": item.path, "window": outcome.window, "piece": pickle.dumps(outcome), "error": None}
 
 
 @dataclass(frozen=True)

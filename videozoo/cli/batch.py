@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
-from videozoo.batch.inputs import Item, ListForm, find_videos, shard_of
+from videozoo.batch.inputs import Item, ListForm, find_videos, named_videos, shard_of
 from videozoo.cli.data import add_list_arguments
 from videozoo.errors import InvalidArgument, OutputError, VideoError, printable
 from videozoo.files import refuse_unfit
@@ -74,15 +74,15 @@ def network(options: argparse.Namespace, class_names: tuple[str, ...] | None = N
     )  # fmt: skip
 
 
-def find(options: argparse.Namespace) -> list[Item]:
-    """The videos that the command line names.
+def find(options: argparse.Namespace, *, once: bool) -> list[Item]:
+    """The videos that the command line names, each path once or as often as it is named.
 
     Raises:
         VideoError: none of them exists.
         ListError: a list that cannot be used.
     """
     lists = ListForm(options.root, options.form, options.multi_label, options.template)
-    items = find_videos(options.videos, lists)
+    items = find_videos(options.videos, lists) if once else named_videos(options.videos, lists)
     if not any(Path(item.path).exists() for item in items):
         raise VideoError(f"no video at {items[0].path}: there is no such file or folder")
     return items
@@ -90,7 +90,7 @@ def find(options: argparse.Namespace) -> list[Item]:
 
 def prepare(options: argparse.Namespace) -> tuple[list[Item], Path]:
     """The videos and the table: what can be found wrong before anything is fetched, or torch imported."""
-    return target(options, find(options))
+    return target(options, find(options, once=True))
 
 
 def run(options: argparse.Namespace, prepared: tuple[list[Item], Path], network: Network, question: Question) -> int:

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         return _write_table(options, class_names)
     batch.refuse_without_table(options)
-    videos = batch.find(options)  # before anything is fetched or imported
+    videos = batch.find(options, once=False)  # before anything is fetched or imported
     from videozoo.inference import reuse_heap
     from videozoo.predict import load_recognizer
 
