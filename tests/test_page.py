@@ -329,7 +329,15 @@ def test_the_command_serves_until_it_is_interrupted(video: bytes, tmp_path: Path
             f"{address}api/recognise?model=test_tsn", content=video, headers=VIDEO, timeout=120
         )  # fmt: skip
         assert found.json()["model"] == "test_tsn"
-        process.send_signal(signal.SIGINT)
+        host, port = address.split("/")[2].split(":")
+        with socket.create_connection((host, int(port)), timeout=120) as half:
+            head = "POST /api/recognise?model=test_tsn HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\n"
+            half.sendall(f"{head}Content-Length: 9\r\n\r\nabc".encode())
+            (folder,) = tmp_path.iterdir()
+            while not list(folder.iterdir()):  # until the server has it in hand
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert b" 503 " in half.recv(100)
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 130, out
         assert out.splitlines()[-1] == "videozoo: interrupted"

@@ -86,7 +86,7 @@ def _serve(names: list[str], listener: socket.socket, limits: Limits, options: a
     with tempfile.TemporaryDirectory(prefix="videozoo-serve-") as folder:
         app = create_app(recognizers, Path(folder), limits=limits, hosts=hosts)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=256,
+            app, log_level="critical", access_log=False, server_header=False, limit_concurrency=256,
             timeout_keep_alive=5, timeout_graceful_shutdown=2, proxy_headers=False,
         )  # fmt: skip
         port = listener.getsockname()[1]

@@ -144,6 +144,8 @@ def create_app(
             await receive(request, path, bounds)
             future = worker.submit(lambda: timeline(recognizer, path, bounds, abandoned))
             return _answer(model, name, recognizer.labels, *await _result(future, request))
+        except asyncio.CancelledError:  # an interrupt, and the time to finish is over
+            raise Refused(503, "the server is being stopped") from None
         finally:
             abandoned.set()
             if future is not None:
@@ -156,14 +158,16 @@ def create_app(
 
 async def _result(future: Future[_Work], request: Request) -> _Work:
     """The job's result; a sender who goes away frees its place."""
-    wrapped = asyncio.ensure_future(asyncio.wrap_future(future))
-    while True:
-        done, _ = await asyncio.wait({wrapped}, timeout=0.5)
-        if done:
-            return wrapped.result()
-        if await request.is_disconnected():
-            wrapped.cancel()
-            raise Refused(GONE, "the sender went away")
+    wrapped = asyncio.wrap_future(future)
+    try:
+        while True:
+            done, _ = await asyncio.wait({wrapped}, timeout=0.5)
+            if done:
+                return wrapped.result()
+            if await request.is_disconnected():
+                raise Refused(GONE, "the sender went away")
+    finally:
+        wrapped.cancel()
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
