@@ -39,7 +39,7 @@ def lr_factor(schedule: Schedule, step: int, course: Course) -> float:
     >>> course = Course(steps_per_epoch=10, num_steps=40)
     >>> [round(lr_factor(StepSchedule((2, 3)), step, course), 3) for step in (19, 20, 30)]
     [1.0, 0.1, 0.01]
-    >>> lr_factor(StepSchedule((3,), warmup_epochs=2, warmup_factor=0.1), 0, course)
+    >>> round(lr_factor(StepSchedule((3,), warmup_epochs=2, warmup_factor=0.1), 0, course), 3)
     0.1
     """
     if isinstance(schedule, OneCycleSchedule):
