@@ -103,7 +103,7 @@ def test_the_recipe_of_a_run_repeats_it(finished: Path, tmp_path: Path, capsys: 
         "train",
         "test_ircsn",
         "--data",
-        "synthetic:64",
+        "synthetic:32",
         "--workers",
         "0",
         "--val",

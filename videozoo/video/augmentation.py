@@ -42,7 +42,7 @@ class MultiScaleCrop:
     max_gap: int = 1
     """How far apart in ``scales`` those of height and width may be."""
     num_positions: Literal[1, 5, 13] = 5
-    """1: the middle; 5: the corners as well; 13: the middles of the sides and halfway to the corners, too."""
+    """1: the middle; 5: the corners, too; 13: the middles of the sides and four places halfway to the corners, too."""
     kind: Literal["multi_scale"] = "multi_scale"
 
     def __post_init__(self) -> None:
