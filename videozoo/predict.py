@@ -241,8 +241,9 @@ def load_recognizer(
     if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
         raise InvalidArgument(f"num_segments={num_segments}: {architecture} sees {model.smallest_clip[0]} at once")
     names = _class_names(model, class_names)
-    model = optimize_for_inference(model) if optimize else model.eval()
-    return Recognizer(model.to(device or "cpu"), replace(transform, views=views), names)
+    model = model.to(device or "cpu")
+    model = optimize_for_inference(model, share_weights=True) if optimize else model.eval()
+    return Recognizer(model, replace(transform, views=views), names)
 
 
 def _check_device(device: str | torch.device | None) -> None:
