@@ -2,14 +2,16 @@
 
     python benchmarks/load.py [--rounds 7]
     python benchmarks/load.py --optimize [--rounds 7]   # `optimize_for_inference` on top of the load, every network
+                                                        # with and without share_weights
 
 ircsn_r152 (119 MB) from a warm cache, one thread. Each measurement is a process of its own, by turns; imports are left
 out on both sides. Memory is the peak of resident memory (VmHWM of Linux) above what the imports took, after every
 tensor was read once, so that mapped pages count. A file that was touched since it was hashed is hashed again.
 Start-up is the CPU time of whole processes.
 
-``--optimize`` takes the two after each other in one process. ``packing`` is what the first clip costs more than the
-second: oneDNN packs the weights then.
+``--optimize`` takes the two after each other in one process, and a small clip. ``packing`` is what the first clip costs
+more than the second: oneDNN packs the weights then. ``total`` is load, optimisation and packing. Memory is, above what
+the imports took, the peak by then (the mapped file's pages included) and what is allocated at the end (without them).
 """
 
 # ruff: noqa: T201
@@ -63,18 +65,25 @@ import json, sys, time
 import torch, videozoo.models.{module}
 from videozoo import create_model, optimize_for_inference
 torch.set_num_threads(1)
+def memory(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
+before, anonymous = memory("VmRSS"), memory("RssAnon")
 times = [time.process_time()]
 def tick():
     times.append(time.process_time())
 model = create_model("{row}", pretrained=True)
 tick()
-fast = optimize_for_inference(model)
+fast = optimize_for_inference(model, share_weights={shared})
 tick()
 clip = torch.zeros(1, 3, model.smallest_clip[0], 32, 32)
+del model
 with torch.inference_mode():
     fast(clip), tick(), fast(clip), tick()
 load, optimize, first, second = (1000 * (b - a) for a, b in zip(times, times[1:]))
-print(json.dumps({{"load": load, "optimize": optimize, "packing": first - second}}))
+packing = first - second
+total = load + optimize + packing
+print(json.dumps(dict(load=load, optimize=optimize, packing=packing, total=total,
+    peak=memory("VmHWM") - before, own=memory("RssAnon") - anonymous)))
 """
 CLASSIC, OURS, HASHED = "random init, torch.load, copy", "create_model", "create_model, file touched"
 _WORK = {CLASSIC: _CLASSIC, OURS: _OURS}
@@ -117,22 +126,27 @@ def start(arguments: list[str], environment: dict[str, str]) -> float:
 
 
 def optimized(folder: Path, rounds: int, environment: dict[str, str]) -> None:
-    """Print load, `optimize_for_inference` and packing of every network, and the last two over the first."""
+    """Print load, `optimize_for_inference` (and its ratio to the load) and packing of every network, and memory."""
     for row in _OPTIMIZED:
         store(folder, row)
     time.sleep(SETTLED_NS / 1e9)
-    runs: dict[str, list[dict[str, float]]] = {row: [] for row in _OPTIMIZED}
+    runs: dict[tuple[str, bool], list[dict[str, float]]] = {
+        (row, shared): [] for row in _OPTIMIZED for shared in (False, True)
+    }
     for number in range(-1, rounds):
-        for row, found in runs.items():
+        for (row, shared), found in runs.items():
             module = registry.architecture(registry.get_weights(row).architecture).family
-            times = answer(_STEPS.format(row=row, module=module), environment)
-            found += [times] if number >= 0 else []  # the first load hashes the file
-    for row, found in runs.items():
-        median = {step: statistics.median(times[step] for times in found) for step in found[0]}
-        ratios = (
-            f"{step} {median[step]:6.1f} ({median[step] / median['load']:.2f}x)" for step in ("optimize", "packing")
+            steps = answer(_STEPS.format(row=row, module=module, shared=shared), environment)
+            found += [steps] if number >= 0 else []  # the first load hashes the file
+    for (row, shared), found in runs.items():
+        load, optimize, packing, total, peak, own = (
+            statistics.median(steps[key] for steps in found) for key in found[0]
         )
-        print(f"{row:32} load {median['load']:6.1f} ms CPU, {', '.join(ratios)}")
+        print(
+            f"{row:30} {'share_weights' if shared else 'default':13} load {load:5.1f} ms CPU, "
+            f"optimize {optimize:6.1f} ({optimize / load:.2f}x), packing {packing:6.1f}, total {total:6.1f}, "
+            f"peak {peak:4.0f} MB, allocated {own:4.0f} MB"
+        )
 
 
 def main() -> None:

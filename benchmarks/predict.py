@@ -39,7 +39,8 @@ from videozoo.benchmark.machine import conditions
 from videozoo.inference import optimize_for_inference, reuse_heap
 from videozoo.layers.video_model import VideoModel
 from videozoo.models import create_model
-from videozoo.predict import Prediction, Recognizer, create_transform
+from videozoo.predict import Recognizer, create_transform
+from videozoo.prediction import Prediction
 from videozoo.video.transforms import crop_boxes, resized_size
 from videozoo.video.views import ViewTransform
 

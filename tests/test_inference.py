@@ -129,8 +129,97 @@ def test_the_original_stays_and_shares_nothing(ircsn: VideoModel) -> None:
         assert any(parameter.requires_grad for parameter in network.parameters())
         state = network.state_dict()
         assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
-        theirs = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
-        assert not theirs & {tensor.untyped_storage().data_ptr() for tensor in optimized.state_dict().values()}
+        assert not places(network) & places(optimized)
+
+
+# Weights shared with the original
+
+
+def places(network: nn.Module) -> set[int]:
+    """Where its weights lie; asks for no state dict, which would end the sharing."""
+    tensors = (*network.parameters(), *network.buffers())
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_shared_weights_answer_the_same(name: str, way: str) -> None:
+    network = settle(TINY[name]())
+    optimized = optimize_for_inference(network, share_weights=True)
+    convolutions = [module for module in optimized.modules() if isinstance(module, FusedConv)]
+    originals = places(network)
+    assert all(places(conv) & originals for conv in convolutions)
+    for shape in SHAPES:
+        with torch.inference_mode():
+            assert close(optimized(clip(*shape)), network(clip(*shape)))
+    assert all(bool(places(conv) & originals) == (way == "prepacked") for conv in convolutions)
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("name", ["ircsn", "tpn_tsm"])
+def test_what_needs_weights_of_its_own_ends_the_sharing(name: str, used: bool) -> None:
+    network, x = settle(TINY[name]()), clip(*SHAPES[0])
+
+    def shared() -> VideoModel:
+        optimized = optimize_for_inference(network, share_weights=True)
+        if used:
+            optimized(x)
+        return optimized
+
+    def reloaded() -> VideoModel:
+        other = optimize_for_inference(settle(TINY[name](), seed=1), share_weights=True)
+        other.load_state_dict(optimize_for_inference(network).state_dict())
+        return other
+
+    def saved() -> VideoModel:
+        other = optimize_for_inference(settle(TINY[name](), seed=1))
+        other.load_state_dict(shared().state_dict())
+        return other
+
+    def asked() -> VideoModel:
+        optimized = shared()
+        optimized.state_dict()
+        return optimized
+
+    with torch.inference_mode():
+        expected = network(x)
+    made = [
+        asked(), saved(), reloaded(), copy.deepcopy(shared()), pickle.loads(pickle.dumps(shared())), shared().float(),
+        optimize_for_inference(network, share_weights=True, dtype=torch.float32),
+    ]  # fmt: skip
+    half = [shared().to(torch.bfloat16), optimize_for_inference(network, share_weights=True, dtype=torch.bfloat16)]
+    kept = copy.deepcopy(network.state_dict())
+    reset_weights(network)
+    for optimized in made:
+        assert close(optimized(x), expected)
+    assert all(close(optimized(x).float(), expected, 0.1) for optimized in half)
+    network.load_state_dict(kept)
+    assert close(network(x), expected)
+
+
+def reset_weights(network: nn.Module) -> None:
+    """In place, as training does."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+
+
+def test_loading_into_a_sharing_copy_leaves_the_original(ircsn: VideoModel) -> None:
+    before = copy.deepcopy(ircsn.state_dict())
+    other = optimize_for_inference(settle(TINY["ircsn"](), seed=1))
+    optimize_for_inference(ircsn, share_weights=True).load_state_dict(other.state_dict())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ircsn.state_dict().items())
+
+
+def test_shared_weights_can_be_traced_and_differentiated(ircsn: VideoModel) -> None:
+    x, wanted = clip(*SHAPES[0]), clip(*SHAPES[0]).requires_grad_()
+    expected = ircsn(x).detach()
+    exported = torch.export.export(optimize_for_inference(ircsn, share_weights=True), (x,))
+    assert close(exported.module()(x), expected)
+    optimized = optimize_for_inference(ircsn, share_weights=True)
+    with torch.inference_mode():
+        assert close(optimized(x), expected)
+    optimized(wanted).sum().backward()  # what inference mode has made cannot be in the way
+    assert wanted.grad is not None
 
 
 def test_nothing_is_left_unfused() -> None:
@@ -352,6 +441,15 @@ def test_heap_reuse_asks_glibc_alone(platform: str, has_it: bool, monkeypatch: p
     done = platform == "linux" and has_it
     assert reuse_heap() is done
     assert calls == ([(-4, 0), (-1, 2**31 - 1)] if done else [])
+
+
+def test_load_recognizer_writes_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[FusedConv] = []
+    monkeypatch.setattr(FusedConv, "fold", lambda self, dtype=None: folded.append(self))
+    assert videozoo.load_recognizer("test_ircsn").model.for_inference
+    assert not folded
+    optimize_for_inference(videozoo.create_model("test_ircsn"))
+    assert folded
 
 
 def test_load_recognizer_optimises_unless_told() -> None:

@@ -34,7 +34,7 @@ LAYERS = {
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2, "synthetic": 2,
     "cache": 3, "checkpoints": 3, "video": 3, "layers": 3, "labels": 3, "tables": 3,
     "isolation": 1,
-    "model_config": 3,
+    "model_config": 3, "prediction": 3,
     "inventory": 4, "frame_features": 4, "conversion": 4, "mmaction2_file": 4, "model_card": 4, "inference": 4,
     "evaluation_result": 4,
     "pretrained": 5, "model_folder": 5,

@@ -23,7 +23,8 @@ from torch import Tensor
 from videozoo import create_model, create_transform, get_weights, load_recognizer, predict
 from videozoo.demo import write_video
 from videozoo.errors import CheckpointMismatch, InvalidArgument, NoSource, UnknownModel, UnknownWeights, VideoError
-from videozoo.predict import Prediction, Recognizer
+from videozoo.predict import Recognizer
+from videozoo.prediction import Prediction
 from videozoo.stopwatch import Stopwatch
 from videozoo.synthetic import MOTIONS
 from videozoo.video import ahead

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from videozoo.models.tpn import test_tpn, tpn_slowonly_r50, tpn_tsm_r50
     from videozoo.models.tsm import tsm_r50
     from videozoo.models.tsn import test_tsn, tsn_r50
-    from videozoo.predict import Prediction, Recognizer, WindowPrediction, create_transform, load_recognizer
+    from videozoo.predict import Recognizer, create_transform, load_recognizer
+    from videozoo.prediction import Prediction, WindowPrediction
     from videozoo.registry import get_weights, is_model, list_models, list_weights
     from videozoo.video.dataset import VideoList, read_list
 
@@ -47,12 +48,12 @@ _HOME = {
     "Entry": "manifest",
     "EvaluationResult": "evaluation_result",
     "Exported": "export",
-    "Prediction": "predict",
+    "Prediction": "prediction",
     "Pushed": "hub",
     "Recognizer": "predict",
     "VideoList": "video.dataset",
     "VideoZooError": "errors",
-    "WindowPrediction": "predict",
+    "WindowPrediction": "prediction",
     "convert_checkpoint": "convert",
     "create_model": "models",
     "create_transform": "predict",

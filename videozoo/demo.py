@@ -13,7 +13,8 @@ from videozoo import cache, registry
 from videozoo.convert import ConversionReport, convert_checkpoint
 from videozoo.errors import CheckpointMismatch
 from videozoo.models import create_model
-from videozoo.predict import Prediction, load_recognizer
+from videozoo.predict import load_recognizer
+from videozoo.prediction import Prediction
 from videozoo.synthetic import MOTIONS, Frames, draw_clip, motion_of
 
 ARCHITECTURE = "test_ircsn"

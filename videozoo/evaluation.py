@@ -33,7 +33,8 @@ from videozoo.journal import Journal, read
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Entry
 from videozoo.metrics import top_k_accuracy
-from videozoo.predict import Prediction, Recognizer, load_recognizer, numbered_classes
+from videozoo.predict import Recognizer, load_recognizer, numbered_classes
+from videozoo.prediction import Prediction
 from videozoo.protocols import with_protocol
 from videozoo.ranks import Ranks, joined
 from videozoo.video.dataset import Form, ListedVideo, Problem, StrPath, VideoList, read_list

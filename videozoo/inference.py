@@ -10,19 +10,22 @@ from typing import Any, TypeVar
 import torch
 
 from videozoo.errors import InvalidArgument
-from videozoo.layers.fused import AsFloat32
+from videozoo.layers.fused import AsFloat32, FusedConv
 from videozoo.layers.video_model import VideoModel
 
 Net = TypeVar("Net", bound=VideoModel)
 
 
-def optimize_for_inference(model: Net, *, dtype: torch.dtype | None = None, compile: bool = False) -> Net:
+def optimize_for_inference(
+    model: Net, *, dtype: torch.dtype | None = None, compile: bool = False, share_weights: bool = False
+) -> Net:
     """A copy of a network that answers the same faster, in evaluation alone; the original stays as it is.
 
     Batch norms are folded into the convolutions, addition and ReLU happen where the convolution writes its result,
     memory is channels-last, and 3-D layers that see single frames run in two dimensions. On the CPU, convolutions run
-    in oneDNN on weights packed at their first use; the copy then holds its weights twice. Neither is kept on the disk.
-    float32 logits agree to 1e-5 of the largest.
+    in oneDNN on weights packed at their first use; the copy then holds its weights twice, the packed ones beside the
+    folded (with ``share_weights``, beside the original's). Neither is kept on the disk. float32 logits agree to 1e-5 of
+    the largest.
 
     The copy has the original's methods; ``train`` and ``reset_classifier`` raise `InvalidArgument`. Its state dict has
     the folded weights, under other names. The stages' maps are the original's, but a hook on a single block may see a
@@ -33,6 +36,10 @@ def optimize_for_inference(model: Net, *, dtype: torch.dtype | None = None, comp
         dtype: of weights and feature maps, such as ``torch.bfloat16``, which costs accuracy; None for the model's own.
             Logits stay float32. Clips may have any floating type.
         compile: also compile ``forward`` with `torch.compile`, at the first clip of each shape.
+        share_weights: write no folded weights; the copy reads the original's, and packs them at its first clip. For
+            callers that drop the original, as `load_recognizer` does: who changes it in place may change the copy.
+            Where weights of its own are needed (another ``dtype``, ``compile``, a state dict, ``.to()``, a GPU), the
+            copy makes them then, and shares no more.
 
     Raises:
         InvalidArgument: something else than a network of the zoo, one that is optimised already, or a ``dtype`` that is
@@ -49,6 +56,10 @@ def optimize_for_inference(model: Net, *, dtype: torch.dtype | None = None, comp
         for part, replacement in model.fused_parts(dtype):
             memo[id(part)] = replacement
         optimized = copy.deepcopy(model, memo)
+        if compile or not share_weights:
+            for module in optimized.modules():
+                if isinstance(module, FusedConv):
+                    module.fold()
         if dtype is not None:
             optimized.to(dtype)
             optimized.fc.float()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +20,10 @@ from videozoo.errors import InvalidArgument, VideoError
 from videozoo.frame_features import FrameFeatures
 from videozoo.inference import optimize_for_inference
 from videozoo.layers.video_model import VideoModel
-from videozoo.manifest import Average, Crop, Entry, Protocol, Views
+from videozoo.manifest import Crop, Entry, Protocol, Views
 from videozoo.model_folder import architecture_of
 from videozoo.models import create_model
+from videozoo.prediction import Prediction, WindowPrediction
 from videozoo.pretrained import StrPath
 from videozoo.stopwatch import Stopwatch
 from videozoo.video.ahead import Video, sample_ahead
@@ -36,52 +37,6 @@ _Changes = tuple[int | None, int | None, Crop | None, int | None, bool | None]
 
 CHUNK_BYTES = 200_000_000
 """Size of the largest feature map that one chunk of views may need; the peak is four to five times that."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one video."""
-
-    scores: Tensor
-    """(num_classes,) float32: the views' answers averaged as the row says. Logits where it says None or ``score``."""
-    view_logits: Tensor
-    """(views, num_classes) float32, crops outermost, then clips; one row where the network averages over all frames."""
-    frame_indices: NDArray[np.int64]
-    """(clips * T,) 0-based numbers of the frames that were seen, clip after clip."""
-    labels: tuple[str, ...]
-    """Class names in class order."""
-    average_clips: Average | None
-    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """Wall time of ``decode``, ``resize``, ``normalise`` (crops included), ``network`` and the ``rest``: all of a call.
-    In a stream, decoding and resizing ran beside the network's work on the video before."""
-
-    @property
-    def probabilities(self) -> Tensor:
-        """(num_classes,) float32 that sum to 1: the scores, through a softmax where they are logits."""
-        return self.scores if self.average_clips == "prob" else self.scores.softmax(dim=0)
-
-    def topk(self, k: int = 5) -> list[tuple[str, float]]:
-        """The ``k`` best (label, score) pairs, best first; all of them where there are fewer classes.
-
-        Raises:
-            InvalidArgument: ``k`` is below 1.
-        """
-        if k < 1:
-            raise InvalidArgument(f"k={k}: at least 1")
-        values, indices = self.scores.topk(min(k, len(self.scores)))
-        return [(self.labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
-
-
-@dataclass(frozen=True)
-class WindowPrediction:
-    """What a network says of one window of a stream."""
-
-    first: int
-    """0-based number of the window's first frame."""
-    end: int
-    """Number of the frame behind its last one."""
-    prediction: Prediction
-    """``frame_indices`` are numbers of the stream's frames."""
 
 
 @dataclass(frozen=True)
@@ -306,8 +261,9 @@ def load_recognizer(
     recognizer = _recognizer(
         model, class_names, mode, exact, (num_clips, num_segments, crop, crop_size, twice_sample)
     )  # fmt: skip
-    model = optimize_for_inference(model) if optimize else model.eval()
-    return replace(recognizer, model=model.to(device or "cpu"))
+    model = model.to(device or "cpu")
+    model = optimize_for_inference(model, share_weights=True) if optimize else model.eval()
+    return replace(recognizer, model=model)
 
 
 def _recognizer(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from videozoo.batch.inputs import Item
-    from videozoo.predict import Prediction, Recognizer
+    from videozoo.predict import Recognizer
+    from videozoo.prediction import Prediction
 
 NAME = "predict"
 HELP = "Recognise the action in videos."

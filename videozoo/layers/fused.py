@@ -47,21 +47,51 @@ class FusedConv(nn.Module):
     A 3-D convolution that sees one frame at a time runs in two dimensions, with time in the batch. The weights are
     those of `torch.nn.Conv2d` and ``Conv3d``; what is packed from them is made at the first use, is not in the
     state dict, and is made anew after ``.to()`` and ``load_state_dict``.
+
+    At first ``weight`` is the convolution's own, in the same memory and without the batch norm's factors. `fold` ends
+    that. A state dict, ``.to()``, pickle, deepcopy and plain torch's convolutions do so too; packing folds into memory
+    that it gives back, and a program traced before has the multiplication in it.
     """
 
     def __init__(self, step: Step, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         conv = cast("nn.Conv2d | nn.Conv3d", step.conv)
-        weight, bias = fold_batch_norm(conv, step.norm)
+        weight = conv.weight.detach()
+        scale, bias = fold_batch_norm(conv, step.norm)
         stride, padding, dilation = conv.stride, cast("tuple[int, ...]", conv.padding), conv.dilation
         if weight.ndim == 5 and conv.kernel_size[0] == stride[0] == 1 and padding[0] == 0:
             weight, stride, padding, dilation = weight.squeeze(2), stride[1:], padding[1:], dilation[1:]
-        dtype = dtype or conv.weight.dtype
-        self.weight = nn.Parameter(weight.to(dtype, memory_format=_channels_last(weight)), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.to(dtype), requires_grad=False)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.to(dtype or weight.dtype), requires_grad=False)
+        # one attribute, so that threads see both or neither
+        self._unfolded: tuple[Tensor, Tensor | None] | None = (weight, scale)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
         self.relu = step.relu
         self._packed: Tensor | None = None
+        if dtype not in (None, weight.dtype):
+            self.fold(dtype)
+
+    def fold(self, dtype: torch.dtype | None = None) -> None:
+        """Take a weight of its own, with the batch norm in it; ``dtype`` None for the convolution's. Once."""
+        if self._unfolded is None:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            weight, own = self._unfolded[0], self._folded()
+            own = own.to(dtype or weight.dtype, memory_format=_channels_last(weight), copy=own is weight)
+            self.weight = nn.Parameter(own, requires_grad=False)
+        self._unfolded = None
+
+    def _folded(self) -> Tensor:
+        """The weight with the batch norm in it, computed anew until `fold` was called."""
+        unfolded = self._unfolded
+        if unfolded is None:
+            return self.weight
+        weight, scale = unfolded
+        if scale is None:
+            return weight
+        # written in the layout that it is used in
+        folded = torch.empty_like(weight, dtype=scale.dtype, memory_format=_channels_last(weight))
+        return torch.mul(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)), out=folded).to(weight.dtype)
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(N, C, T, H, W) or (N, C, H, W) to the same layout.
@@ -78,8 +108,10 @@ class FusedConv(nn.Module):
             x = x.contiguous(memory_format=_channels_last(self.weight))
         if _use_prepacked(x, self.weight):
             return self._prepacked(x, shortcut)
+        if not torch.compiler.is_compiling():  # what is traced changes no module
+            self.fold()
         conv = F.conv2d if self.weight.ndim == 4 else F.conv3d
-        x = conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        x = conv(x, self._folded(), self.bias, self.stride, self.padding, self.dilation, self.groups)
         if shortcut is not None:
             x = x.add_(shortcut)
         return x.relu_() if self.relu else x
@@ -87,7 +119,7 @@ class FusedConv(nn.Module):
     def _prepacked(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *geometry, x.shape)
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self._folded(), *geometry, x.shape)
         after = "relu" if self.relu else None
         if shortcut is None:
             return torch.ops.mkldnn._convolution_pointwise(
@@ -102,15 +134,22 @@ class FusedConv(nn.Module):
         return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, relu={self.relu}"
 
     def _apply(self, *args: Any) -> FusedConv:
+        self.fold()
         self._packed = None
         return super()._apply(*args)  # type: ignore[no-untyped-call]
 
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self.fold()
+        super()._save_to_state_dict(*args)
+
     def _load_from_state_dict(self, *args: Any) -> None:
+        self.fold()  # it may write into the weight
         self._packed = None
         super()._load_from_state_dict(*args)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and deepcopy, which know nothing of packed weights."""
+        self.fold()
         return self.__dict__ | {"_packed": None}
 
 
@@ -174,11 +213,15 @@ def fuse(steps: Sequence[Step], dtype: torch.dtype | None = None) -> nn.Module:
     return fused[0] if len(fused) == 1 else nn.Sequential(*fused)
 
 
-def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a convolution that answers as ``conv`` and, in evaluation, ``norm`` after it do."""
-    weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
+    """What makes ``conv`` answer as ``conv`` and, in evaluation, ``norm`` after it do.
+
+    Returns:
+        Factors of the weight, (channels out,), None for none; and the bias. Both are new memory.
+    """
+    bias = None if conv.bias is None else conv.bias.detach().clone()
     if norm is None:
-        return weight.clone(), bias
+        return None, bias
     batch_norm = cast("nn.BatchNorm3d", norm)
     mean, var = cast(Tensor, batch_norm.running_mean).double(), cast(Tensor, batch_norm.running_var).double()
     scale = batch_norm.weight.detach().double() * (var + batch_norm.eps).rsqrt()
@@ -186,10 +229,8 @@ def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tupl
     if bias is not None:
         offset = offset + bias * scale
     # the weights themselves in their own precision: a float64 copy of them all would take longer than loading them
-    precision = torch.promote_types(weight.dtype, torch.float32)
-    factors = scale.to(precision).reshape(-1, *[1] * (weight.ndim - 1))
-    folded = torch.empty(weight.shape, dtype=precision, memory_format=_channels_last(weight))
-    return torch.mul(weight, factors, out=folded), offset.to(precision)
+    precision = torch.promote_types(conv.weight.dtype, torch.float32)
+    return scale.to(precision), offset.to(precision)
 
 
 def _channels_last(x: Tensor) -> torch.memory_format:
