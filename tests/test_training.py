@@ -212,6 +212,35 @@ def test_a_run_that_was_stopped_anywhere_ends_with_the_same_bytes(
     assert files_of(tmp_path / "run") == files_of(finished)
 
 
+def test_a_run_that_was_stopped_while_it_validated_keeps_the_epoch(
+    finished: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from videozoo.training import loop
+
+    def stops(*_: Any) -> None:
+        raise Stop
+
+    arguments = command("--val", "synthetic:16", "--validate", "--out", tmp_path / "deep" / "run", "--resume")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(loop._Loop, "_validate", stops)
+        main.run(arguments)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Loop, "_step", stops)
+        with pytest.raises(Stop):
+            main.run(arguments)
+    assert len((tmp_path / "deep" / "run" / "validation.csv").read_text().splitlines()) == 2
+    capsys.readouterr()
+    succeeds(capsys, arguments)
+    assert files_of(tmp_path / "deep" / "run") == files_of(finished)
+
+
+def test_a_folder_without_a_state_is_begun_anew(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "recipe.toml").write_text("of a run that was killed before its first state")
+    succeeds(capsys, command("--out", tmp_path, changes=["run.num_steps=1"]))
+    assert "num_steps = 1" in (tmp_path / "recipe.toml").read_text()
+
+
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_full_disk_leaves_the_state_before(
     step: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
@@ -289,7 +318,13 @@ def test_a_damaged_state(damage: str, finished: Path, tmp_path: Path, capsys: Ca
         (["train", "test_tsn", "--data", "half.txt", "--strict"], 7, "half.txt line 2: there is no "),
         (["train", "test_tsn", "--data", "range.txt", "--multi-label"], 2, "one label a video"),
         (["train", "test_tsn", "--data", "synthetic", "--out", "file"], 6, "it is a file"),
-        (["train", "test_tsn", "--data", "synthetic", "--out", "none/run"], 6, "cannot make the folder none/run"),
+        (["train", "test_tsn", "--data", "synthetic", "--out", "file/run"], 6, "cannot make the folder file/run"),
+        (["train", "test_tsn", "--data", "synthetic", "--out", "file/run", "--tensorboard"], 6, "cannot make the"),
+        (
+            ["train", "test_tsn", "--data", "synthetic", "--val", "half.txt", "--strict"],
+            7,
+            "half.txt line 2: there is no",
+        ),
     ],
 )
 def test_wrong_arguments_and_data(
@@ -318,8 +353,36 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         "test_ircsn", Motions(32), tmp_path / "run", checkpoint=tmp_path / "nan.pth", recipe="motion8",
         changes=["run.log_every=1"],
     )  # fmt: skip
-    with pytest.raises(TrainingError, match="lower the learning rate"):
+    with pytest.raises(TrainingError, match="another --out and a lower learning rate"):
         train(plan, num_workers=0, device="cpu")
+
+
+def test_gradients_that_are_no_numbers_are_not_saved(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
+    fails(capsys, command("--out", tmp_path / "run", changes=["run.num_steps=1"]), 8, "the gradients' norm nan: begin")
+    assert not (tmp_path / "run" / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize(("more", "message"), [([], "none of the 1 validation videos"), (["--strict"], "line 1: ")])
+def test_validation_videos_are_tried_before_the_first_step(
+    more: list[str], message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "val.txt").write_text("bad.mp4 0\n")
+    fails(capsys, command("--val", tmp_path / "val.txt", "--out", tmp_path / "run", *more), 5, message)
+    assert not (tmp_path / "run" / "log.csv").exists()
+    assert "1 steps" in succeeds(capsys, command("--out", tmp_path / "run", changes=["run.num_steps=1"]))
+
+
+def test_strict_validation_ends_at_a_video_that_cannot_be_decoded(tmp_path: Path, capsys: Capture) -> None:
+    write_video(tmp_path / "good.mp4", 0)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "val.txt").write_text("good.mp4 0\nbad.mp4 0\n")
+    arguments = ["--val", tmp_path / "val.txt", "--out", tmp_path / "run"]
+    fails(capsys, command(*arguments, "--strict", changes=["run.num_steps=1"]), 5, "line 2: ")
+    assert "1 not decoded" in succeeds(capsys, command(*arguments, "--resume", changes=["run.num_steps=1"]))
 
 
 # Videos of one's own

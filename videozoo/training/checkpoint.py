@@ -45,6 +45,8 @@ class Progress:
 
     step: int = 0
     """Steps that are done."""
+    unvalidated: bool = False
+    """Whether the epoch that ended with them is still to be validated."""
     best: Accuracy | None = None
     problems: tuple[Problem, ...] = ()
     """Videos that could not be decoded."""
@@ -127,6 +129,7 @@ def _progress(record: dict[str, Any]) -> Progress:
     best = record["best"]
     return Progress(
         step=int(record["step"]),
+        unvalidated=record["unvalidated"],
         best=None if best is None else Accuracy(**best),
         problems=tuple(Problem(**problem) for problem in record["problems"]),
         scaler=record["scaler"],
@@ -210,25 +213,25 @@ def clear(folder: Path) -> None:
 
 
 def prepare_folder(folder: Path, recipe_text: str, *, resume: bool) -> None:
-    """Make the folder of a run, with its recipe.
+    """Make the folder of a run, with its recipe; one that was left without a state is begun anew.
 
     Raises:
         OutputError: it cannot be made, or there is a run in it and ``resume`` is false.
     """
-    taken = [name for name in (STATE, RECIPE, "last", "best") if (folder / name).exists()]
-    if taken and not resume:
-        raise OutputError(
-            f"{folder} has a {taken[0]} already: --resume goes on with that run, another --out begins one"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"cannot make the folder {folder}: it is a file")
     try:
-        folder.mkdir(exist_ok=True)
+        taken = [name for name in (STATE, "last", "best") if (folder / name).exists()]
+        if taken and not resume:
+            raise OutputError(
+                f"{folder} has a {taken[0]} already: --resume goes on with that run, another --out begins one"
+            )
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"cannot make the folder {folder}: it is a file")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     clear(folder)
-    if not (folder / RECIPE).exists():
-        place(folder / RECIPE, lambda path: _write(path, recipe_text), overwrite=False)
+    if STATE not in taken:
+        place(folder / RECIPE, lambda path: _write(path, recipe_text), overwrite=True)
 
 
 def _write(path: Path, text: str) -> None:

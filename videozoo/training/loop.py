@@ -119,6 +119,8 @@ class _Loop:
         step, per_epoch = self.progress.step, self.run.steps_per_epoch
         settings = self.run.recipe.run
         with self._logs() as (log, validation_log), self._bar() as bar:
+            if self.progress.unvalidated:  # stopped while it validated
+                self._end_epoch(step, validation_log)
             while step < self.course.num_steps:
                 epoch, done = divmod(step, per_epoch)
                 for batch in self.run.loader.epoch(epoch, first_step=done):
@@ -130,6 +132,8 @@ class _Loop:
                     if saves or step % settings.log_every == 0:
                         self._log(log, bar, step, loss, norm)  # also finds out whether the loss still is a number
                     if ends:
+                        if self._validates(step):  # which can fail: the epoch is kept before
+                            self._save_state(step, unvalidated=True)
                         self._end_epoch(step, validation_log)
                     elif saves:
                         self._save_state(step)
@@ -176,10 +180,12 @@ class _Loop:
     def _log(self, log: CsvLog | None, bar: tqdm[Any], step: int, loss: Tensor, norm: Tensor) -> None:
         """The mean loss of all processes, and the gradients' norm before they were clipped."""
         self.loss = mean = float(self.accelerator.reduce(loss, "mean"))
-        if not math.isfinite(mean):
+        # The gradients tell of the weights after the step. Half-precision ones may overflow: then there was no step.
+        useless = not math.isfinite(norm) and not self.accelerator.optimizer_step_was_skipped
+        if useless or not math.isfinite(mean):
             raise TrainingError(
-                f"the loss is {mean} at step {step}: lower the learning rate (--set optimizer.lr=...); "
-                f"the state is of step {self.progress.step}"
+                f"the loss is {mean} at step {step}, the gradients' norm {float(norm)}: begin again with another --out "
+                "and a lower learning rate (--set optimizer.lr=...)"
             )
         rate = self.optimizer.param_groups[0]["lr"]
         bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
@@ -187,11 +193,15 @@ class _Loop:
             log.write(step, (step - 1) // self.run.steps_per_epoch, f"{rate:.8g}", f"{mean:.8g}", f"{float(norm):.8g}")
         self.accelerator.log({"loss": mean, "lr": rate, "gradient_norm": float(norm)}, step=step)
 
+    def _validates(self, step: int) -> bool:
+        """Whether there is a validation at the end of an epoch, which this step is."""
+        return self.run.validation is not None and (self.run.validate_each_epoch or step == self.course.num_steps)
+
     def _end_epoch(self, step: int, log: CsvLog | None) -> None:
         """Validate if it is asked for, keep the network as the last and perhaps the best, and keep the state."""
         improved = False
         with self._averaged():
-            if self.run.validation is not None and (self.run.validate_each_epoch or step == self.course.num_steps):
+            if self.run.validation is not None and self._validates(step):
                 found = self._validate(self.run.validation, step)
                 improved = self.progress.best is None or found.top1 > self.progress.best.top1
                 if improved:
@@ -243,11 +253,15 @@ class _Loop:
         finally:
             self.run.network.load_state_dict(own)
 
-    def _save_state(self, step: int) -> None:
+    def _save_state(self, step: int, *, unvalidated: bool = False) -> None:
         problems = sorted({*gather_object(list(self.problems)), *self.progress.problems}, key=str)
         scaler = self.accelerator.scaler
         self.progress = replace(
-            self.progress, step=step, problems=tuple(problems), scaler={} if scaler is None else scaler.state_dict()
+            self.progress,
+            step=step,
+            unvalidated=unvalidated,
+            problems=tuple(problems),
+            scaler={} if scaler is None else scaler.state_dict(),
         )
         optimizer = self.optimizer.optimizer
         if self.sharded:
@@ -285,9 +299,10 @@ class _Loop:
             yield None, None
             return
         step, columns = self.progress.step, ["top1", "top5", "mean_class_accuracy", "num_videos", "num_failed"]
+        validated = step - self.progress.unvalidated
         with (
             CsvLog(self.run.out / "log.csv", ["epoch", "lr", "loss", "gradient_norm"], from_step=step) as log,
-            CsvLog(self.run.out / "validation.csv", columns, from_step=step) as validation_log,
+            CsvLog(self.run.out / "validation.csv", columns, from_step=validated) as validation_log,
         ):
             yield log, validation_log
 

@@ -132,6 +132,8 @@ def make_plan(
     validation = None if val is None else _read(val, names, val_root, options)
     if strict:
         _refuse_missing(videos)
+        if validation is not None:
+            _refuse_missing(validation)
     if _count(videos) < resolved.run.batch_size:
         raise InvalidArgument(
             f"recipe.run.batch_size is {resolved.run.batch_size}, there are {_count(videos)} videos: "

@@ -61,13 +61,19 @@ def train(
     with _algorithms(deterministic):
         accelerator = _accelerator(plan, device, tensorboard)
         try:
-            return _train(plan, accelerator, resume, validate, num_workers, progress)
+            return _train(plan, accelerator, resume, validate, num_workers, tensorboard, progress)
         finally:
             accelerator.end_training()
 
 
 def _train(
-    plan: Plan, accelerator: Accelerator, resume: bool, validate: bool, num_workers: int, progress: bool
+    plan: Plan,
+    accelerator: Accelerator,
+    resume: bool,
+    validate: bool,
+    num_workers: int,
+    tensorboard: bool,
+    progress: bool,
 ) -> Result:
     from videozoo.training.loop import Run, train
 
@@ -77,6 +83,8 @@ def _train(
     )
     if accelerator.is_main_process:
         prepare_folder(plan.out, recipe.to_toml(), resume=resume)
+    if tensorboard:  # which makes its files
+        accelerator.init_trackers("tensorboard")
     with accelerator.main_process_first():  # which fetches what the others then find
         torch.manual_seed(plan.seed)
         network = create_network(
@@ -86,8 +94,10 @@ def _train(
     if plan.validation is not None:
         views = CenterViews(plan.validation, network.pretrained_cfg["protocol"].center)
         validation = ValidationLoader(
-            views, batch_size=recipe.run.clips_at_once, rank=rank, num_ranks=num_ranks, num_workers=num_workers
-        )
+            views, batch_size=recipe.run.clips_at_once, rank=rank, num_ranks=num_ranks, num_workers=num_workers,
+            strict=plan.strict,
+        )  # fmt: skip
+        validation.probe()  # an unusable list is told now, and not after an epoch
     run = Run(
         recipe=recipe,
         network=network,
@@ -122,16 +132,13 @@ def _accelerator(plan: Plan, device: Device, tensorboard: bool) -> Accelerator:
         raise InvalidArgument('training needs accelerate: pip install "videozoo[train]"') from None
     run = plan.recipe.run
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this Python, with other settings
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=device == "cpu",
         mixed_precision=run.mixed_precision,
         log_with="tensorboard" if tensorboard else None,
         project_config=ProjectConfiguration(project_dir=str(plan.out), logging_dir=str(plan.out)),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
     )
-    if tensorboard:
-        accelerator.init_trackers("tensorboard")
-    return accelerator
 
 
 @contextmanager

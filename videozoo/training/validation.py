@@ -15,6 +15,7 @@ from videozoo.errors import VideoError, first_line
 from videozoo.manifest import Input, Views
 from videozoo.metrics import mean_class_accuracy, top_k_accuracy
 from videozoo.synthetic import Motions, draw_clip, motion_of
+from videozoo.video.batches import leave_interrupts_to_the_parent, refuse_dead_worker
 from videozoo.video.dataset import Problem, VideoList
 from videozoo.video.decode import FrameSource, open_frames
 from videozoo.video.listed import listed_video
@@ -115,12 +116,23 @@ class ValidationLoader:
         rank: number of this process.
         num_ranks: how many processes there are.
         num_workers: processes that load; 0 loads in this one.
+        strict: whether a video that cannot be decoded is an error.
     """
 
-    def __init__(self, views: CenterViews, *, batch_size: int, rank: int, num_ranks: int, num_workers: int) -> None:
+    def __init__(
+        self,
+        views: CenterViews,
+        *,
+        batch_size: int,
+        rank: int,
+        num_ranks: int,
+        num_workers: int,
+        strict: bool = False,
+    ) -> None:
         share = list(range(rank, len(views), num_ranks))
         padding = -(-len(views) // num_ranks) - len(share)  # 0 or 1: a video that another process counts
         self.views = views
+        self.strict = strict
         self._share_size = len(share)
         self._loader: DataLoader[list[CenterView]] = DataLoader(
             views,  # type: ignore[arg-type]
@@ -128,15 +140,46 @@ class ValidationLoader:
             sampler=[*share, *[0] * padding],
             num_workers=num_workers,
             collate_fn=list,
+            worker_init_fn=leave_interrupts_to_the_parent,
             generator=torch.Generator(),
         )
 
+    def probe(self) -> None:
+        """Find a video that can be decoded.
+
+        Raises:
+            VideoError: there is none; with ``strict``, the first cannot be.
+        """
+        for view in map(self.views.__getitem__, range(len(self.views))):
+            if view.problem is None:
+                return
+            self._refuse(view.problem)
+        accuracy(0, self.views, (), np.empty((0, 0)))
+
+    def _refuse(self, problem: Problem) -> None:
+        if self.strict:
+            raise VideoError(str(problem))
+
     def __iter__(self) -> Iterator[ViewBatch]:
+        """The batches.
+
+        Raises:
+            VideoError: with ``strict``, a video cannot be decoded; or a worker died.
+        """
+        try:
+            yield from self._batches()
+        except RuntimeError as error:
+            refuse_dead_worker(error)
+            raise
+
+    def _batches(self) -> Iterator[ViewBatch]:
         left = self._share_size
         for batch in self._loader:
             own, left = batch[:left], max(0, left - len(batch))
             numbers = [-1 if view.problem is not None else view.number for view in own] + [-1] * (len(batch) - len(own))
             problems = tuple(view.problem for view in own if view.problem is not None)
+            for problem in problems:
+                self._refuse(problem)
             yield ViewBatch(torch.tensor(numbers), torch.stack([view.clip for view in batch]), problems)
 
 

@@ -150,7 +150,7 @@ class TrainingLoader:
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             collate_fn=_unchanged,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=leave_interrupts_to_the_parent,
             # Its own: what dropout draws must not depend on how often loading began.
             generator=torch.Generator(),
         )
@@ -172,17 +172,27 @@ class TrainingLoader:
                     raise VideoError(str(batch))
                 yield batch
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise VideoError(
-                "a process that loads videos ended, perhaps for want of memory or of room in /dev/shm: ask for fewer "
-                "workers, or for none to see why"
-            ) from error
+            refuse_dead_worker(error)
+            raise
 
 
 def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
+def refuse_dead_worker(error: RuntimeError) -> None:
+    """Say in words what a loader of torch raises when a worker process died; of any other error nothing is said.
+
+    Raises:
+        VideoError: a worker died.
+    """
+    if str(error).startswith("DataLoader worker"):
+        raise VideoError(
+            "a process that loads videos ended, perhaps for want of memory or of room in /dev/shm: ask for fewer "
+            "workers, or for none to see why"
+        ) from error
+
+
+def leave_interrupts_to_the_parent(worker: int) -> None:
+    """For a worker process of a loader: an interrupt of the terminal reaches all, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
