@@ -128,7 +128,7 @@ class _Loop:
                     step += 1
                     bar.update()
                     ends = step % per_epoch == 0 or step == self.course.num_steps
-                    saves = ends or step % (settings.checkpoint_every or self.course.num_steps) == 0
+                    saves = ends or step % settings.checkpoint_every == 0
                     if saves or step % settings.log_every == 0:
                         self._log(log, bar, step, loss, norm)  # also finds out whether the loss still is a number
                     if ends:

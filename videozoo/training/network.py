@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from videozoo import registry
+from videozoo.conversion import open_weights
 from videozoo.errors import CheckpointMismatch, FetchError, InvalidArgument
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Input, Protocol, Views
-from videozoo.model_folder import is_folder_name
+from videozoo.model_folder import is_folder_name, open_folder
 from videozoo.models import create_model
 from videozoo.models.tpn import TPN
 from videozoo.models.tsn import TSN
@@ -77,11 +79,10 @@ def create_network(
         aux_head=True if recipe.loss.aux_weight else None,
         checkpoint_path=checkpoint,
     )
-    if not brings_weights:
-        if settings.imagenet is not None:
-            fill_trunk(network, settings.imagenet)
-        if settings.pretrained is None and isinstance(network.fc, nn.Linear):
-            nn.init.normal_(network.fc.weight, std=settings.fc_std)
+    if not brings_weights and settings.imagenet is not None:
+        fill_trunk(network, settings.imagenet)
+    if isinstance(network.fc, nn.Linear) and _stored_classes(name, tag, checkpoint) != num_classes:
+        nn.init.normal_(network.fc.weight, std=settings.fc_std)
     if settings.freeze == "trunk":
         for parameter in network.parameters():
             parameter.requires_grad = False
@@ -91,6 +92,15 @@ def create_network(
                 part.requires_grad_()
     network.pretrained_cfg["protocol"] = training_protocol(protocol_of(network), recipe)
     return network.train()
+
+
+def _stored_classes(name: str, tag: str | None, checkpoint: Path | None) -> int | None:
+    """Classes of the weights that a network starts from; None without weights."""
+    if is_folder_name(name):
+        return open_folder(name).config.num_classes
+    if checkpoint is not None:
+        return open_weights(checkpoint).num_classes
+    return None if tag is None else registry.resolve_weights(name, tag).num_classes
 
 
 def fill_trunk(network: VideoModel, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from videozoo.model_folder import is_folder_name, open_folder
 from videozoo.synthetic import MOTIONS, Motions
 from videozoo.training import recipes
 from videozoo.training.recipe import Recipe
+from videozoo.video.augmentation import left_right_pairs
 from videozoo.video.dataset import Form, StrPath, VideoList, class_folders, read_list
 
 HELD_OUT_SEED = 1_000_000
@@ -44,15 +45,19 @@ class Plan:
     @property
     def identity(self) -> dict[str, Any]:
         """What a run must have in common with another one to go on with it."""
+        recipe = settings.to_table(self.recipe)
+        del recipe["about"]  # words
+        weights = sha256_file(open_folder(self.model).weights) if is_folder_name(self.model) else None
         return {
-            "model": self.model,
+            "model": self.architecture if is_folder_name(self.model) else self.model,
+            "weights": weights,
             "pretrained": self.pretrained,
             "checkpoint": None if self.checkpoint is None else sha256_file(self.checkpoint),
             "seed": self.seed,
             "classes": list(self.labels),
             "data": _digest(self.videos),
             "validation": None if self.validation is None else _digest(self.validation),
-            "recipe": settings.to_table(self.recipe),
+            "recipe": recipe,
         }
 
     def lines(self, num_ranks: int) -> Iterable[str]:
@@ -71,6 +76,21 @@ class Plan:
             f"learning rate {self.recipe.lr:.6g}: {optimizer.lr:g} is for {optimizer.lr_batch_size} clips a step, "
             f"this run has {run.batch_size}{scaled}"
         )
+        at_once, alone = min(share, run.clips_at_once), min(run.batch_size, run.clips_at_once)
+        if self.recipe.model.freeze == "none" and at_once != alone:
+            yield (
+                f"batch norms see {at_once} clips at a time, in one process {alone}: "
+                f"--set run.clips_at_once={at_once} there takes the same steps"
+            )
+        augmentation = self.recipe.augmentation
+        pairs = left_right_pairs(self.labels)
+        if pairs and augmentation.flip_probability and not augmentation.flip_label_pairs:
+            left, right = (self.labels[number] for number in pairs[0])
+            both = [list(pair) for pair in pairs]
+            yield (
+                f"clips are mirrored, and {left!r} is then still taught as {left!r}, not {right!r}: "
+                f"--set augmentation.flip_probability=0, or --set 'augmentation.flip_label_pairs={both}'"
+            )
 
 
 def make_plan(
@@ -126,6 +146,13 @@ def make_plan(
     resolved = recipes.resolve(recipes.read(recipe_name), protocol, changes)
     if resolved.model.architecture not in (None, architecture):
         raise InvalidArgument(f"the recipe {recipe_name} is for {resolved.model.architecture}, not {architecture}")
+    if from_weights:  # they stand above the recipe's, and the recipe says so
+        resolved = replace(resolved, model=replace(resolved.model, pretrained=tag, imagenet=None))
+    if resolved.loss.aux_weight and registry.architecture(architecture).family != "tpn":
+        raise InvalidArgument(
+            f"recipe.loss.aux_weight is {resolved.loss.aux_weight:g}, but {architecture} has no auxiliary head: "
+            "--set loss.aux_weight=0"
+        )
     names = _class_names(data, known, num_classes, class_names)
     options: dict[str, Any] = {"form": form, "template": template}
     videos = _read(data, names, root, options)

@@ -211,7 +211,7 @@ class RunSettings:
     """Of an average of the weights, which is then what is validated and saved; 0 for none."""
     log_every: int = 10
     """Steps between two lines of the log."""
-    checkpoint_every: int | None = None
+    checkpoint_every: int = 500
     """Steps between two states to resume from, besides those at the end of each epoch."""
     find_unused_parameters: bool = False
     """For several processes: whether some learned parameters may have no part in the loss."""
