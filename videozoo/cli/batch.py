@@ -16,6 +16,7 @@ from videozoo.batch.inputs import Item, ListForm, find_videos, named_videos, sha
 from videozoo.cli.data import add_list_arguments
 from videozoo.errors import InvalidArgument, OutputError, VideoError, printable
 from videozoo.files import refuse_unfit
+from videozoo.journal import beside
 
 if TYPE_CHECKING:
     from videozoo.batch.answers import Network, Question
@@ -145,7 +146,7 @@ def target(options: argparse.Namespace, items: list[Item]) -> tuple[list[Item], 
         out = out / "rows.parquet"
     out = out.with_name(f"{out.stem}{suffix}{out.suffix}")
     writer_for(out)
-    refuse_unfit(out, overwrite=options.force)
+    refuse_unfit(out, overwrite=options.force or beside(out).exists())  # a killed run may have been at its very end
     return mine, out
 
 
