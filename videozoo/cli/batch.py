@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
+from videozoo.artefacts.form import is_artefact
 from videozoo.batch.inputs import Item, ListForm, find_videos, named_videos, shard_of
 from videozoo.cli.data import add_list_arguments
 from videozoo.errors import InvalidArgument, OutputError, VideoError, printable
@@ -56,7 +57,9 @@ def refuse_without_table(options: argparse.Namespace) -> None:
 
 
 def refuse_unknown_network(options: argparse.Namespace) -> None:
-    """Raise UnknownModel or UnknownWeights before anything is imported."""
+    """Raise UnknownModel, UnknownWeights or, for an exported one, InvalidArgument before anything is imported."""
+    if is_artefact(options.model):
+        raise InvalidArgument(f"{options.model} is an exported network, which has no features: name one of the zoo's")
     if ":" in options.model:  # hf-hub:, local-dir:
         return
     architecture, _, tag = options.model.partition(".")
