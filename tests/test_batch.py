@@ -471,6 +471,31 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 # Ray
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_video_that_ray_lost_is_missed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    from videozoo.batch import on_ray
+
+    items = [Item("a.mp4"), Item("b\udcff.mp4")]
+    wanted = local.Job(items, Network("test_ircsn", mode="center"), Question("features"), tmp_path / "ray", 0.5)
+
+    def answers_for(name: str) -> Callable[..., None]:
+        def compute(job: Any, plan: Any, todo: Any, folder: Any, address: Any) -> None:
+            row = {"path": name, "window": 0, "start_seconds": 0.0, "error": None}
+            schema = pa.schema([("path", "string"), ("window", "int64"), ("start_seconds", "f8"), ("error", "string")])
+            pq.write_table(pa.Table.from_pylist([row], schema=schema), folder.path / f"{len(name)}.parquet")
+
+        return compute
+
+    monkeypatch.setattr(on_ray, "_compute", answers_for("a.mp4"))
+    with pytest.raises(OutputError, match="lacks 1 videos"):
+        on_ray.run(wanted)
+    monkeypatch.setattr(on_ray, "_compute", answers_for("b\\udcff.mp4"))
+    assert on_ray.run(wanted).num_rows == 2
+
+
 @pytest.fixture
 def cluster() -> Any:
     pytest.importorskip("ray")

@@ -159,6 +159,23 @@ def test_an_exported_network_cannot_do_what_is_not_in_its_graph(written: Callabl
         load_recognizer(str(written("onnx")), crop_size=24)
 
 
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((1, 9), np.float32), np.float32(0), np.zeros((1, 8)), IndexError("odd\nly")]
+)
+def test_a_graph_that_is_not_as_described_is_one_error(wrong: object, written: Callable[[str], Path]) -> None:
+    model = load_exported(written("onnx"))
+
+    def graph(clips: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong  # type: ignore[return-value]
+
+    model._run = graph
+    with pytest.raises(UnreadableCheckpoint, match="its graph") as caught:
+        model(torch.zeros(1, 3, 8, 32, 32))
+    assert "\n" not in str(caught.value)
+
+
 # Refusals
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videozoo.artefacts.form import Form, parse_form
@@ -43,6 +44,7 @@ class ExportedModel(VideoModel):
         self.feature_info = []
         self.form = form
         self._run = run
+        self._path = path
         self._place = nn.Parameter(torch.empty(0), requires_grad=False)  # tells callers where clips have to be
         self.eval()
         describe(self, ModelFolder(str(path), config, path))
@@ -57,6 +59,7 @@ class ExportedModel(VideoModel):
 
         Raises:
             InvalidArgument: clips that the graph does not take.
+            UnreadableCheckpoint: the graph does not do what its description says.
         """
         self._check_clip(x)
         fault = self.form.fault(tuple(x.shape))
@@ -64,8 +67,22 @@ class ExportedModel(VideoModel):
             raise InvalidArgument(f"clips {tuple(x.shape)} do not fit this exported network: {fault}")
         clips = x.detach().to("cpu", torch.float32).contiguous().numpy()
         step = max(1, len(clips)) if "batch" in self.form.dynamic else self.form.clip[0]
-        logits = np.concatenate([self._run(clips[start : start + step]) for start in range(0, len(clips), step)])
+        logits = np.concatenate([self._logits(clips[start : start + step]) for start in range(0, len(clips), step)])
         return torch.from_numpy(logits)
+
+    def _logits(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        where = printable(self._path)
+        try:
+            logits = np.asarray(self._run(clips))
+        except Exception as error:  # any: whatever a runtime says of a graph that is not as its description says
+            reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300])
+            raise UnreadableCheckpoint(f"{where}: its graph fails on clips {clips.shape}: {reason}") from None
+        if logits.shape != (len(clips), self.num_classes) or logits.dtype != np.float32:
+            raise UnreadableCheckpoint(
+                f"{where}: its graph gives {logits.dtype} {logits.shape} for clips {clips.shape}, not logits of "
+                f"{self.num_classes} classes, as its description says"
+            )
+        return logits
 
     def forward_features(self, x: Tensor) -> Tensor:
         raise InvalidArgument("an exported network answers with logits alone: create_model builds one with features")
