@@ -20,7 +20,7 @@ import torch
 from safetensors.numpy import load_file
 from synthetic_frames import make_frames
 
-from videozoo import create_transform, get_weights, load_recognizer
+from videozoo import create_transform, get_weights, journal, load_recognizer
 from videozoo.batch import answers, local
 from videozoo.batch.answers import Network, Question
 from videozoo.batch.decoders import Decoders, Failure, Job
@@ -30,7 +30,8 @@ from videozoo.batch.rows import Row, packed, unpacked
 from videozoo.batch.tables import writer_for
 from videozoo.cli.main import run
 from videozoo.demo import write_video
-from videozoo.errors import InvalidArgument, ListError, VideoError
+from videozoo.errors import InvalidArgument, ListError, OutputError, VideoError
+from videozoo.journal import Journal, beside, read
 
 NUM_VIDEOS = 6
 
@@ -304,6 +305,88 @@ def test_a_run_that_is_cut_off_anywhere_goes_on(videos: Path, tmp_path: Path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pieced.jsonl", "whole.jsonl"]
 
 
+def test_a_run_that_begins_anew_leaves_the_journal_to_the_one_that_has_it(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with Journal(beside(out), {"model": "other"}) as theirs:
+        theirs.append({"video": 0, "done": True})
+        with pytest.raises(OutputError, match="another process is writing"):
+            local.run(job(videos, out, overwrite=True), num_processes=0)
+        assert read(beside(out), {"model": "other"}) == [{"video": 0, "done": True}]
+        theirs.remove()
+    out.write_text("theirs")
+    with pytest.raises(OutputError, match="--force"):
+        local.run(job(videos, out), num_processes=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_journal_that_its_owner_removed_meanwhile_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.journal"
+    lock = journal._lock
+
+    def removed_before(stream: Any, path: Path) -> None:
+        monkeypatch.setattr(journal, "_lock", lock)
+        path.unlink()
+        lock(stream, path)
+
+    monkeypatch.setattr(journal, "_lock", removed_before)
+    with Journal(path, {}) as ours:
+        ours.append({"video": 0})
+    assert read(path, {}) == [{"video": 0}]
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_finished(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    extract = ["extract", str(videos / "v0.mp4"), "--model", "test_ircsn", "--workers", "0", "--out", str(out)]
+
+    def killed(self: Journal) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(Journal, "remove", killed)
+        run(extract)
+    table = out.read_bytes()
+    kept = beside(out).read_bytes()
+    assert run(extract) == 0
+    assert "1 rows of 1 videos" in capsys.readouterr().out
+    assert (out.read_bytes(), beside(out).exists()) == (table, False)
+    beside(out).write_bytes(kept)
+    out.write_text("not that table")
+    assert run(extract) == 6
+    assert out.read_text() == "not that table"
+
+
+def test_a_window_without_an_answer_is_a_row_that_says_why(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = answers._features
+
+    def failing(recognizer: Any, stage: int | None, path: str, piece: Piece) -> Row:
+        if path.endswith("v1.mp4") and piece.window == 1:
+            raise RuntimeError("not enough memory\nfor this")
+        return features(recognizer, stage, path, piece)
+
+    monkeypatch.setattr(answers, "_features", failing)
+    summary = local.run(job(videos, tmp_path / "out.jsonl"), num_processes=0)
+    rows = [row for row in read_jsonl(tmp_path / "out.jsonl") if row["path"].endswith("v1.mp4")]
+    assert [row["error"] is None for row in rows] == [True, False] + [True] * (len(rows) - 2)
+    assert "RuntimeError: not enough memory" in rows[1]["error"] and "\n" not in rows[1]["error"]
+    assert summary.num_failed == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_damaged_file_whose_name_is_no_utf8_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / os.fsdecode(b"bad\xff.mp4")
+    bad.write_bytes(b"no video")
+    out = tmp_path / "out.jsonl"
+    assert run(["extract", str(tmp_path), "--model", "test_ircsn", "--workers", "0", "--out", str(out)]) == 5
+    (row,) = read_jsonl(out)
+    assert row["path"].endswith("bad\\udcff.mp4") and "bad\\udcff.mp4 is not a video" in row["error"]
+
+
 @pytest.fixture
 def pool() -> Any:
     with Decoders(Plan(create_transform(get_weights("test_ircsn"), "center"), 0.25), 1) as pool:
@@ -386,6 +469,31 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 # Ray
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_video_that_ray_lost_is_missed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    from videozoo.batch import on_ray
+
+    items = [Item("a.mp4"), Item("b\udcff.mp4")]
+    wanted = local.Job(items, Network("test_ircsn", mode="center"), Question("features"), tmp_path / "ray", 0.5)
+
+    def answers_for(name: str) -> Callable[..., None]:
+        def compute(job: Any, plan: Any, todo: Any, folder: Any, address: Any) -> None:
+            row = {"path": name, "window": 0, "start_seconds": 0.0, "error": None}
+            schema = pa.schema([("path", "string"), ("window", "int64"), ("start_seconds", "f8"), ("error", "string")])
+            pq.write_table(pa.Table.from_pylist([row], schema=schema), folder.path / f"{len(name)}.parquet")
+
+        return compute
+
+    monkeypatch.setattr(on_ray, "_compute", answers_for("a.mp4"))
+    with pytest.raises(OutputError, match="lacks 1 videos"):
+        on_ray.run(wanted)
+    monkeypatch.setattr(on_ray, "_compute", answers_for("b\\udcff.mp4"))
+    assert on_ray.run(wanted).num_rows == 2
 
 
 @pytest.fixture

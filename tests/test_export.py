@@ -16,6 +16,7 @@ from synthetic_frames import make_frames
 
 from videozoo import create_model, export_model, get_weights, load_recognizer
 from videozoo import export as exporting
+from videozoo.artefacts import exported
 from videozoo.artefacts.exported import ExportedModel, load_exported
 from videozoo.artefacts.form import format_of, is_artefact
 from videozoo.cli.main import run
@@ -157,6 +158,30 @@ def test_an_exported_network_cannot_do_what_is_not_in_its_graph(written: Callabl
         load_recognizer(str(written("onnx")), crop_size=32, num_segments=None).model(torch.zeros(1, 3, 4, 32, 32))
     with pytest.raises(InvalidArgument, match="--dynamic size"):
         load_recognizer(str(written("onnx")), crop_size=24)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((1, 9), np.float32), np.float32(0), np.zeros((1, 8)), IndexError("odd\nly")]
+)
+def test_a_graph_that_is_not_as_described_is_one_error(wrong: object, written: Callable[[str], Path]) -> None:
+    model = load_exported(written("onnx"))
+
+    def graph(clips: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong  # type: ignore[return-value]
+
+    model._run = graph
+    with pytest.raises(UnreadableCheckpoint, match="its graph") as caught:
+        model(torch.zeros(1, 3, 8, 32, 32))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_is_tried_when_it_is_opened(written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    text, _ = exported.open_artefact(written("onnx"), trusted=False)
+    monkeypatch.setattr(exported, "open_artefact", lambda path, *, trusted: (text, lambda clips: clips))
+    with pytest.raises(UnreadableCheckpoint, match="not logits of 8 classes"):
+        load_exported(written("onnx"))
 
 
 # Refusals

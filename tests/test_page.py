@@ -171,6 +171,9 @@ def test_other_sites_and_other_names_are_refused(
     ("path", "headers", "content", "status", "says"),
     [
         ("/api/recognise?model=resnet", VIDEO, b"x", 404, "/api/models lists them"),
+        ("/api/recognise", VIDEO, b"x", 422, "query.model: Field required"),
+        ("/api/other", VIDEO, b"x", 404, "Not Found"),
+        ("/api/models", VIDEO, b"x", 405, "Method Not Allowed"),
         (URL, {"content-type": "text/plain"}, b"x", 415, "video/*"),
         (URL, {"content-type": "multipart/form-data; boundary=x"}, b"x", 415, "video/*"),
         (URL, VIDEO, b"", 422, "empty"),
@@ -214,6 +217,7 @@ def test_a_slow_upload_ends(limits: Limits, ask: Ask) -> None:
         (replace(SMALL, max_seconds=0.5), 413, "lasts 2 s|lasts 3 s"),
         (replace(SMALL, max_frame_rate=1), 413, "too many frames"),
         (replace(SMALL, max_pixels=1000), 413, "48 x 32 pixels are too large"),
+        (replace(SMALL, max_resized_pixels=32 * 48 - 1), 413, "48 x 32 pixels are too long and thin"),
         (replace(SMALL, job_seconds=1e-9), 503, "took longer"),
     ],
 )
@@ -227,6 +231,19 @@ def test_a_video_that_is_cut_off_is_no_error_of_the_server(ask: Ask, video: byte
     answer = ask(URL, content=video[: len(video) // 2], headers=VIDEO)
     assert answer.status_code == 422
     assert "/" not in answer.json()["error"]  # no path of this machine
+
+
+def test_a_fault_of_the_server_is_one_answer(
+    ask: Ask, video: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Recognizer, *_: object) -> None:
+        raise RuntimeError("no memory for /this/path")
+
+    monkeypatch.setattr(Recognizer, "recognise_sampled", fails)
+    answer = ask(URL, content=video, headers=VIDEO)
+    assert (answer.status_code, list(answer.json())) == (500, ["error"])
+    assert "/" not in answer.json()["error"]
+    assert "RuntimeError: no memory for /this/path" in caplog.text
 
 
 def test_a_full_queue_says_so(recognizers: dict[str, Recognizer], tmp_path: Path, video: bytes) -> None:
@@ -253,6 +270,8 @@ def test_a_full_queue_says_so(recognizers: dict[str, Recognizer], tmp_path: Path
 def test_limits_that_let_nothing_through_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="queue=0"):
         Limits(queue=0)
+    with pytest.raises(InvalidArgument, match="max_seconds=inf"):
+        Limits(max_seconds=float("inf"))
 
 
 def test_jobs_run_in_turn_and_one_that_fails_stops_nothing() -> None:
@@ -284,6 +303,10 @@ def test_jobs_run_in_turn_and_one_that_fails_stops_nothing() -> None:
         (["--model", "test_tns"], 2, "test_tsn"),
         (["--port", "70000"], 2, "0..65535"),
         (["--max-mb", "0"], 2, "above 0"),
+        (["--max-mb", "nan"], 2, "above 0"),
+        (["--max-mb", "inf"], 2, "above 0"),
+        (["--max-seconds", "inf"], 2, "above 0"),
+        (["--model", "net.pt2"], 2, "export .onnx or .xml"),
         (["--queue", "0"], 2, "above 0"),
         (["--host", "256.1.1.1"], 6, "cannot listen on 256.1.1.1"),
     ],

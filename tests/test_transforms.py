@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from synthetic_frames import make_frames, probes
 from torch import Tensor
 
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, VideoError
 from videozoo.manifest import Input, Views
 from videozoo.video.decode import ArrayFrames
 from videozoo.video.transforms import crop_boxes, normalise, resize_short_side
@@ -281,3 +281,9 @@ def test_probes_lie_inside_and_begin_with_both_ends() -> None:
     assert positions[:2] == [(0, 0, 0), (1, 2, 3)]
     assert all(0 <= a < 2 and 0 <= b < 3 and 0 <= c < 4 for a, b, c in positions)
     assert len(set(positions)) > 12
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 50_000), (50_000, 4), (3, 200)])
+def test_frames_that_a_resize_would_blow_up_are_refused(height: int, width: int) -> None:
+    with pytest.raises(VideoError, match=f"{width} x {height} pixels are too long and thin"):
+        resize_short_side(torch.zeros(1, height, width, 3, dtype=torch.uint8), 256)

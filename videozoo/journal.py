@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -24,25 +25,29 @@ _SYNC_SECONDS = 5.0
 class Journal:
     """One process's journal, open for appending; a context manager."""
 
-    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], *, anew: bool = False) -> None:
         """Continue the journal at ``path``, or begin it.
 
         Args:
             path: the file; its folder must exist.
             run: what makes results of one run fit another, as JSON; see `read`.
+            anew: give up what the journal holds, of whichever run.
 
         Raises:
-            OutputError: the file cannot be written, or another process is at it.
+            OutputError: the file cannot be written, another process is at it, or it is that of another run.
         """
         self._path = path
         self._synced = time.monotonic()
         try:
-            self._stream: IO[bytes] = open(path, "ab")  # noqa: SIM115 - closed by __exit__
-            _lock(self._stream, path)
-            whole = _whole_bytes(path)
-            self._stream.truncate(whole)
-            if not whole:
-                self._write({"run": dict(run)})
+            self._stream: IO[bytes] = _opened(path)
+            try:
+                whole = 0 if anew else _whole_bytes(path, run)
+                self._stream.truncate(whole)
+                if not whole:
+                    self._write({"run": dict(run)})
+            except BaseException:
+                self._stream.close()
+                raise
         except OSError as error:
             raise self._cannot_write(error) from None
 
@@ -60,8 +65,16 @@ class Journal:
         except OSError as error:
             raise self._cannot_write(error) from None
 
+    def remove(self) -> None:
+        """Give up the file, while nobody else can be at it."""
+        if sys.platform == "win32":  # an open file cannot be removed there
+            self._stream.close()
+        self._path.unlink(missing_ok=True)
+        self._stream.close()
+
     def _write(self, line: Line) -> None:
-        self._stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        # A file's name may hold what UTF-8 cannot: the escape is JSON's own, and is read back as the same character.
+        self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self._stream.flush()
 
     def _cannot_write(self, error: OSError) -> OutputError:
@@ -75,6 +88,11 @@ class Journal:
             self._stream.close()
         except OSError as error:
             raise self._cannot_write(error) from None
+
+
+def beside(out: Path) -> Path:
+    """Where the journal of the run that writes ``out`` is."""
+    return out.with_name(f"{out.name}.journal")
 
 
 def read(path: Path, run: Mapping[str, Any]) -> list[Line]:
@@ -119,6 +137,21 @@ def _refuse_another(path: Path, found: object, run: Mapping[str, Any]) -> None:
         )
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """The file that has this name, open for appending and locked."""
+    while True:
+        stream = open(path, "ab")  # noqa: SIM115 - closed by whoever has the journal
+        try:
+            _lock(stream, path)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                    return stream
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()  # its last owner removed it before it let it go
+
+
 def _lock(stream: IO[bytes], path: Path) -> None:
     """Keep other processes out until ``stream`` is closed, or its process gone, however it ended."""
     if sys.platform == "win32":
@@ -128,7 +161,6 @@ def _lock(stream: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        stream.close()
         raise OutputError(f"another process is writing {path}: wait for it, or give another --out (out=)") from None
 
 
@@ -150,5 +182,10 @@ def _lines(path: Path) -> Iterator[tuple[Line, int]]:
         raise OutputError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _whole_bytes(path: Path) -> int:
-    return max((end for _, end in _lines(path)), default=0)
+def _whole_bytes(path: Path, run: Mapping[str, Any]) -> int:
+    whole = 0
+    for line, end in _lines(path):
+        if not whole:
+            _refuse_another(path, line.get("run"), run)
+        whole = end
+    return whole

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videozoo.artefacts.form import Form, parse_form
@@ -17,6 +19,9 @@ from videozoo.errors import InvalidArgument, UnreadableCheckpoint, printable
 from videozoo.layers.video_model import VideoModel
 from videozoo.model_config import MAX_COUNT, ModelConfig, parse
 from videozoo.model_folder import ModelFolder, describe
+
+_MOST_VALUES = 1 << 30
+"""Of the clip on which a graph is tried."""
 
 
 class ExportedModel(VideoModel):
@@ -43,6 +48,7 @@ class ExportedModel(VideoModel):
         self.feature_info = []
         self.form = form
         self._run = run
+        self._path = path
         self._place = nn.Parameter(torch.empty(0), requires_grad=False)  # tells callers where clips have to be
         self.eval()
         describe(self, ModelFolder(str(path), config, path))
@@ -57,6 +63,7 @@ class ExportedModel(VideoModel):
 
         Raises:
             InvalidArgument: clips that the graph does not take.
+            UnreadableCheckpoint: the graph does not do what its description says.
         """
         self._check_clip(x)
         fault = self.form.fault(tuple(x.shape))
@@ -64,8 +71,27 @@ class ExportedModel(VideoModel):
             raise InvalidArgument(f"clips {tuple(x.shape)} do not fit this exported network: {fault}")
         clips = x.detach().to("cpu", torch.float32).contiguous().numpy()
         step = max(1, len(clips)) if "batch" in self.form.dynamic else self.form.clip[0]
-        logits = np.concatenate([self._run(clips[start : start + step]) for start in range(0, len(clips), step)])
+        logits = np.concatenate([self.logits(clips[start : start + step]) for start in range(0, len(clips), step)])
         return torch.from_numpy(logits)
+
+    def logits(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the graph gives for clips (N, C, T, H, W): (N, num_classes).
+
+        Raises:
+            UnreadableCheckpoint: it does not do what its description says.
+        """
+        where = printable(self._path)
+        try:
+            logits = np.asarray(self._run(clips))
+        except Exception as error:  # any: whatever a runtime says of a graph that is not as its description says
+            reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300])
+            raise UnreadableCheckpoint(f"{where}: its graph fails on clips {clips.shape}: {reason}") from None
+        if logits.shape != (len(clips), self.num_classes) or logits.dtype != np.float32:
+            raise UnreadableCheckpoint(
+                f"{where}: its graph gives {logits.dtype} {logits.shape} for clips {clips.shape}, not logits of "
+                f"{self.num_classes} classes, as its description says"
+            )
+        return logits
 
     def forward_features(self, x: Tensor) -> Tensor:
         raise InvalidArgument("an exported network answers with logits alone: create_model builds one with features")
@@ -91,7 +117,8 @@ def load_exported(path: Path, *, trusted: bool = False) -> ExportedModel:
 
     Raises:
         InvalidArgument: a ``.pt2`` file that is not trusted, or the format's runtime is not installed.
-        UnreadableCheckpoint: no such file, a damaged one, or one that videozoo did not write.
+        UnreadableCheckpoint: no such file, a damaged one, one that videozoo did not write, or one whose graph, tried
+            once on an empty clip, does not do what its description says.
     """
     text, run = open_artefact(path, trusted=trusted)
     where = printable(path)
@@ -100,4 +127,9 @@ def load_exported(path: Path, *, trusted: bool = False) -> ExportedModel:
     form = parse_form(record, where)
     if max(form.clip) > MAX_COUNT:
         raise UnreadableCheckpoint(f"{where}: clips {form.in_words()} are too large")
-    return ExportedModel(run, config, form, path)
+    model = ExportedModel(run, config, form, path)
+    shape = form.smallest
+    if math.prod(shape) > _MOST_VALUES:
+        raise UnreadableCheckpoint(f"{where}: clips {form.in_words()} are too large")
+    model.logits(np.zeros(shape, np.float32))
+    return model

@@ -49,6 +49,12 @@ class Form:
         return None
 
     @property
+    def smallest(self) -> Shape:
+        """The smallest clip that the graph takes."""
+        found = (self.least[n] if n in self._free else size for n, size in enumerate(self.clip))
+        return cast(Shape, tuple(found))
+
+    @property
     def _free(self) -> set[int]:
         return {position for axis in self.dynamic for position in POSITIONS[axis]}
 

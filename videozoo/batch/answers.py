@@ -11,7 +11,7 @@ import torch
 
 from videozoo.batch.pieces import Piece
 from videozoo.batch.rows import Row
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, printable
 from videozoo.layers.video_model import VideoModel
 from videozoo.predict import Mode, Recognizer, load_recognizer, views_per_chunk
 from videozoo.video.views import SampledVideo
@@ -20,6 +20,9 @@ POOLED = "pooled"
 """The layer in front of the classifier."""
 
 Answer = Callable[[str, Piece], Row]
+
+_DEVICE_LOST: tuple[type[Exception], ...] = (torch.AcceleratorError,)
+"""After it no other piece is answered either. (Too little memory for one piece is another error.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,37 @@ class Question:
     """Of labels."""
 
     def to(self, recognizer: Recognizer) -> Answer:
-        """Ask it of a network.
+        """Ask it of a network. A piece that the network cannot answer for gets a row that says why.
 
         Raises:
-            InvalidArgument: the network has no such layer.
+            InvalidArgument: the network has no such layer, or, being exported, none.
         """
         if self.kind == "labels":
-            return lambda path, piece: _ranked(recognizer, self.topk, path, piece)
+            return _guarded(lambda path, piece: _ranked(recognizer, self.topk, path, piece))
+        if not recognizer.model.num_features:
+            raise InvalidArgument("an exported network answers with logits alone: features need one of the zoo's")
         stage = None if self.layer == POOLED else stage_number(recognizer.model, self.layer)
-        return lambda path, piece: _features(recognizer, stage, path, piece)
+        return _guarded(lambda path, piece: _features(recognizer, stage, path, piece))
 
     def as_json(self) -> dict[str, Any]:
         """For a journal and for the table's own description."""
         return asdict(self)
+
+
+def _guarded(answer: Answer) -> Answer:
+    def guarded(path: str, piece: Piece) -> Row:
+        try:
+            return answer(path, piece)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, _DEVICE_LOST):
+                raise
+            reason = printable(next(iter(str(error).splitlines()), ""))
+            return Row(
+                path, piece.window, piece.start_seconds, piece.end_seconds,
+                error=f"{printable(path)} cannot be answered for: {type(error).__name__}: {reason}",
+            )  # fmt: skip
+
+    return guarded
 
 
 def stage_number(model: VideoModel, layer: str) -> int:

@@ -16,7 +16,7 @@ import torch
 
 from videozoo.batch.inputs import Item
 from videozoo.batch.pieces import Piece, Plan, pieces
-from videozoo.errors import VideoError
+from videozoo.errors import VideoError, printable
 
 _JOBS_AHEAD = 2
 """The one that a process works on, and the next, so that it never waits to be told."""
@@ -146,7 +146,7 @@ class Decoders:
         if guilty.num_deaths + 1 < _ATTEMPTS:
             todo.appendleft(replace(guilty, num_deaths=guilty.num_deaths + 1))
             return
-        yield guilty.number, Failure(guilty.start, f"{guilty.item.path}: its decoder died {_ATTEMPTS} times ({end})")
+        yield guilty.number, _failure(guilty.start, f"{guilty.item.path}: its decoder died {_ATTEMPTS} times ({end})")
 
     def _started(self) -> _Worker:
         context = get_context("spawn")  # a copy of a process that has threads, as fork makes it, may hang
@@ -183,6 +183,10 @@ def _decode(connection: Connection, plan: Plan) -> None:
         return
 
 
+def _failure(window: int, reason: str) -> Failure:
+    return Failure(window, printable(next(iter(reason.splitlines()), "")))
+
+
 def outcomes(plan: Plan, job: Job) -> Iterator[Outcome]:
     """The pieces of one video, and its end."""
     window = job.start
@@ -191,9 +195,8 @@ def outcomes(plan: Plan, job: Job) -> Iterator[Outcome]:
             window = piece.window + 1
             yield piece
     except VideoError as error:
-        yield Failure(window, str(error).splitlines()[0])
+        yield _failure(window, str(error))
     except Exception as error:  # no video, whatever is in it, ends a run of thousands
-        reason = next(iter(str(error).splitlines()), "")
-        yield Failure(window, f"{job.item.path} cannot be decoded: {type(error).__name__}: {reason}")
+        yield _failure(window, f"{job.item.path} cannot be decoded: {type(error).__name__}: {error}")
     else:
         yield None

@@ -11,14 +11,15 @@ from typing import Any
 from tqdm import tqdm
 
 from videozoo.batch import decoders
+from videozoo.batch.answers import Answer
 from videozoo.batch.decoders import Decoders, Failure
 from videozoo.batch.job import Job, Summary
-from videozoo.batch.pieces import Piece
+from videozoo.batch.pieces import Piece, Plan
 from videozoo.batch.rows import Row, packed, unpacked
 from videozoo.batch.tables import writer_for
-from videozoo.errors import InvalidArgument
-from videozoo.files import place, refuse_unfit
-from videozoo.journal import Journal, scan
+from videozoo.errors import InvalidArgument, OutputError
+from videozoo.files import place, refuse_unfit, sha256_file
+from videozoo.journal import Journal, beside, scan
 
 
 def run(job: Job, *, num_processes: int = 1) -> Summary:
@@ -39,30 +40,51 @@ def run(job: Job, *, num_processes: int = 1) -> Summary:
     if num_processes < 0:
         raise InvalidArgument(f"workers {num_processes}: at least 0")
     write = writer_for(job.out)
-    refuse_unfit(job.out, overwrite=job.overwrite)
+    path = beside(job.out)
+    refuse_unfit(job.out, overwrite=job.overwrite or path.exists())  # the journal may say that the table is ours
     recognizer = job.network.load()
     answer = job.question.to(recognizer)
     about = job.about(recognizer)
-    path = job.out.with_name(f"{job.out.name}.journal")
-    if job.overwrite:
-        path.unlink(missing_ok=True)
-    done = _Done.read(path, about)
-    with Journal(path, about) as journal, _bar(job, done) as bar:
-        todo = done.jobs(job)
-        with Decoders(job.plan(recognizer), min(num_processes, len(todo))) as pool:
-            for number, outcome in pool.run(todo):
-                if isinstance(outcome, Piece):
-                    journal.append({"video": number} | packed(answer(job.items[number].path, outcome)))
-                    done.num_rows += 1
-                else:
-                    journal.append({"video": number, "done": True} | _last(outcome))
-                    done.end(number, failed=outcome is not None)
-                    bar.update()
-                bar.set_postfix_str(str(done), refresh=False)
-        table = _Table(path, about, job)
-        place(job.out, lambda unfinished: write(unfinished, table.rows, about), overwrite=job.overwrite)
-    path.unlink(missing_ok=True)
+    with Journal(path, about, anew=job.overwrite) as journal:
+        done = _Done.read(path, about)
+        if not done.has_written(job.out):
+            _refuse_taken(job, journal, done)
+            _compute(job, job.plan(recognizer), answer, num_processes, journal, done)
+            table = _Table(path, about, job)
+
+            def fill(unfinished: Path) -> None:
+                write(unfinished, table.rows, about)
+                journal.append({"table": sha256_file(unfinished)})
+
+            place(job.out, fill, overwrite=job.overwrite)
+        journal.remove()
     return Summary(str(job.out), len(job.items), done.num_rows, len(done.failed))
+
+
+def _refuse_taken(job: Job, journal: Journal, done: _Done) -> None:
+    """Another run may have finished while this one waited for its turn at the journal."""
+    try:
+        refuse_unfit(job.out, overwrite=job.overwrite)
+    except OutputError:
+        if done.holds_nothing:
+            journal.remove()
+        raise
+
+
+def _compute(job: Job, plan: Plan, answer: Answer, num_processes: int, journal: Journal, done: _Done) -> None:
+    """Answer for what is not done yet."""
+    todo = done.jobs(job)
+    with _bar(job, done) as bar, Decoders(plan, min(num_processes, len(todo))) as pool:
+        for number, outcome in pool.run(todo):
+            if isinstance(outcome, Piece):
+                row = answer(job.items[number].path, outcome)
+                journal.append({"video": number} | packed(row))
+                done.add(number, row.window, failed=row.error is not None)
+            else:
+                journal.append({"video": number, "done": True} | _last(outcome))
+                done.end(number, failed=outcome is not None)
+                bar.update()
+            bar.set_postfix_str(str(done), refresh=False)
 
 
 def _bar(job: Job, done: _Done) -> Any:
@@ -87,17 +109,37 @@ class _Done:
     next_windows: dict[int, int] = field(default_factory=dict)
     """By video, of those that are not at their end."""
     num_rows: int = 0
+    """Those with an answer."""
+    table: str | None = None
+    """Digest of the table that was about to get its name."""
 
     @classmethod
     def read(cls, path: Path, about: dict[str, Any]) -> _Done:
         done = cls()
-        for line, _ in scan(path, about) if path.exists() else ():
-            if "done" in line:
+        for line, _ in scan(path, about):
+            if "table" in line:
+                done.table = line["table"]
+            elif "done" in line:
                 done.end(line["video"], failed="error" in line)
             else:
-                done.num_rows += 1
-                done.next_windows[line["video"]] = line["window"] + 1
+                done.add(line["video"], line["window"], failed="error" in line)
         return done
+
+    @property
+    def holds_nothing(self) -> bool:
+        return not self.ended and not self.next_windows
+
+    def has_written(self, out: Path) -> bool:
+        """Whether the table has its name already: the run was killed before it gave up its journal."""
+        return self.table is not None and out.is_file() and sha256_file(out) == self.table
+
+    def add(self, number: int, window: int, *, failed: bool) -> None:
+        """Note a row."""
+        self.next_windows[number] = window + 1
+        if failed:
+            self.failed.add(number)
+        else:
+            self.num_rows += 1
 
     def end(self, number: int, *, failed: bool) -> None:
         self.ended.add(number)

@@ -28,7 +28,7 @@ from videozoo.batch.inputs import Item
 from videozoo.batch.job import Job, Summary
 from videozoo.batch.pieces import Plan
 from videozoo.batch.rows import Row
-from videozoo.batch.tables import as_record, columns, parquet_schema
+from videozoo.batch.tables import as_record, columns, parquet_schema, recorded
 from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError
 from videozoo.files import place
@@ -67,8 +67,8 @@ def run(job: Job, *, address: str | None = None) -> Summary:
     if todo:
         _compute(job, job.plan(recognizer), todo, folder, address)
     found = folder.read()
-    missing = [item.path for item in job.items if item.path not in found.windows and item.path not in found.failed]
-    if job.window_seconds is None and missing:
+    missing = [path for item in job.items if (path := recorded(item.path)) not in found.windows]
+    if missing:
         raise OutputError(f"{folder.path} lacks {len(missing)} videos, as {missing[0]}: the same command goes on")
     folder.finish()
     return Summary(str(job.out), len(job.items), found.num_rows, len(found.failed))
@@ -80,6 +80,8 @@ class _Found:
 
     windows: dict[str, set[int]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    """Of the failed, those that cannot be decoded any further; of the others one window has no answer."""
     num_rows: int = 0
 
 
@@ -128,7 +130,7 @@ class _Folder:
         found = _Found()
         for part in self._parts():
             try:
-                table = pq.read_table(part, columns=["path", "window", "error"])
+                table = pq.read_table(part, columns=["path", "window", "start_seconds", "error"])
             except (pa.ArrowInvalid, OSError):
                 part.unlink()
                 continue
@@ -139,6 +141,8 @@ class _Folder:
                 windows.add(row["window"])
                 if row["error"] is not None:
                     found.failed.add(row["path"])
+                    if row["start_seconds"] is None:
+                        found.ended.add(row["path"])
                 else:
                     found.num_rows += 1
         return found
@@ -171,9 +175,9 @@ def _todo(job: Job, found: _Found) -> list[dict[str, Any]]:
     """
     rows = []
     for item in job.items:
-        name = as_record(Row(item.path, 0, None, None))["path"]
+        name = recorded(item.path)
         known = found.windows.get(name, set())
-        if name in found.failed or (known and job.window_seconds is None):
+        if name in found.ended or (known and job.window_seconds is None):
             continue
         rows.append({"item": pickle.dumps(item), "known": pickle.dumps(known)})
     return rows
@@ -240,12 +244,13 @@ def _decode(plan: Plan, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     item: Item = pickle.loads(row["item"])
     known: set[int] = pickle.loads(row["known"])
     torch.set_num_threads(1)
+    path = recorded(item.path)
     first = next(number for number in range(len(known) + 1) if number not in known)
     for outcome in outcomes(plan, decoders.Job(0, item, first)):
         if isinstance(outcome, Failure):
-            yield {"path": item.path, "window": outcome.window, "piece": None, "error": outcome.reason}
+            yield {"path": path, "window": outcome.window, "piece": None, "error": outcome.reason}
         elif outcome is not None and outcome.window not in known:
-            yield {"path": item.path, "window": outcome.window, "piece": pickle.dumps(outcome), "error": None}
+            yield {"path": path, "window": outcome.window, "piece": pickle.dumps(outcome), "error": None}
 
 
 @dataclass(frozen=True)

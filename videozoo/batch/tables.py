@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videozoo.batch.rows import Row
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, printable
 
 Rows = Callable[[], Iterable[Row]]
 """The rows in order, anew at every call."""
@@ -44,10 +44,15 @@ def refuse_without_pyarrow() -> None:
         raise InvalidArgument('Parquet needs pyarrow: pip install "videozoo[parquet]", or write .jsonl or .safetensors')
 
 
+def recorded(path: str) -> str:
+    """The path as tables have it: names that are no UTF-8 are escaped."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def as_record(row: Row) -> dict[str, Any]:
     """The row's columns, in order: those of every format, and of both engines."""
     record: dict[str, Any] = {
-        "path": row.path.encode("utf-8", "backslashreplace").decode(),  # a name in another encoding
+        "path": recorded(row.path),
         "window": row.window,
         "start_seconds": row.start_seconds,
         "end_seconds": row.end_seconds,
@@ -56,7 +61,7 @@ def as_record(row: Row) -> dict[str, Any]:
         "vector": row.vector,
         "labels": row.labels,
         "probabilities": row.probabilities,
-        "error": row.error,
+        "error": None if row.error is None else printable(row.error),
     }
 
 

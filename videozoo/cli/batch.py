@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo import registry
+from videozoo.artefacts.form import is_artefact
 from videozoo.batch.inputs import Item, ListForm, find_videos, named_videos, shard_of
 from videozoo.cli.data import add_list_arguments
 from videozoo.errors import InvalidArgument, OutputError, VideoError, printable
 from videozoo.files import refuse_unfit
+from videozoo.journal import beside
 
 if TYPE_CHECKING:
     from videozoo.batch.answers import Network, Question
@@ -55,7 +57,9 @@ def refuse_without_table(options: argparse.Namespace) -> None:
 
 
 def refuse_unknown_network(options: argparse.Namespace) -> None:
-    """Raise UnknownModel or UnknownWeights before anything is imported."""
+    """Raise UnknownModel, UnknownWeights or, for an exported one, InvalidArgument before anything is imported."""
+    if is_artefact(options.model):
+        raise InvalidArgument(f"{options.model} is an exported network, which has no features: name one of the zoo's")
     if ":" in options.model:  # hf-hub:, local-dir:
         return
     architecture, _, tag = options.model.partition(".")
@@ -145,7 +149,7 @@ def target(options: argparse.Namespace, items: list[Item]) -> tuple[list[Item], 
         out = out / "rows.parquet"
     out = out.with_name(f"{out.stem}{suffix}{out.suffix}")
     writer_for(out)
-    refuse_unfit(out, overwrite=options.force)
+    refuse_unfit(out, overwrite=options.force or beside(out).exists())  # a killed run may have been at its very end
     return mine, out
 
 

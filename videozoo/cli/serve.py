@@ -52,6 +52,13 @@ def run(options: argparse.Namespace) -> int:
             architecture, _, tag = name.partition(".")
             registry.architecture(architecture)
             registry.resolve_weights(architecture, tag or True)
+        elif Path(name).suffix.lower() == ".pt2":
+            raise InvalidArgument(
+                f"{name} is a program, which the page does not open; export .onnx or .xml, or predict"
+            )
+    for option, value in (("--max-mb", options.max_mb), ("--max-seconds", options.max_seconds)):
+        if not 0 < value < 1e9:
+            raise InvalidArgument(f"{option} {value}: has to be a number above 0")
     if not 0 <= options.port <= 65535:
         raise InvalidArgument(f"--port {options.port}: a number of 0..65535")
     from videozoo.page.limits import Limits
@@ -82,7 +89,7 @@ def _serve(names: list[str], listener: socket.socket, limits: Limits, options: a
 
     reuse_heap()
     recognizers = {name: load_recognizer(name, mode="center", device=options.device) for name in names}
-    hosts = frozenset({options.host, *(name.lower() for name in options.allow_host)} | LOOPBACK)
+    hosts = frozenset({options.host.lower(), *(name.lower() for name in options.allow_host)} | LOOPBACK)
     with tempfile.TemporaryDirectory(prefix="videozoo-serve-") as folder:
         app = create_app(recognizers, Path(folder), limits=limits, hosts=hosts)
         config = uvicorn.Config(

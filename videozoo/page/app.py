@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from videozoo.errors import printable
 from videozoo.page.guard import Guard
@@ -90,7 +92,7 @@ class ModelList(BaseModel):
 
 _Work = tuple[Facts, list[Scored]]
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 403, 404, 408, 413, 415, 421, 422, 503)
+    status: {"model": Problem} for status in (400, 403, 404, 408, 413, 415, 421, 422, 500, 503)
 }
 
 
@@ -116,6 +118,8 @@ def create_app(
     app = FastAPI(title="videozoo", docs_url=None, redoc_url=None, lifespan=lifespan)  # their pages load from elsewhere
     app.add_middleware(Guard, hosts=hosts)
     app.add_exception_handler(Refused, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(HTTPException, _refuse_request)
     for address, (file, kind) in _FILES.items():
         app.add_api_route(address, _static(file, kind), include_in_schema=False)
 
@@ -146,6 +150,11 @@ def create_app(
             return _answer(model, name, recognizer.labels, *await _result(future, request))
         except asyncio.CancelledError:  # an interrupt, and the time to finish is over
             raise Refused(503, "the server is being stopped") from None
+        except Refused:
+            raise
+        except Exception as error:  # any: the next video's turn comes
+            _log.error("failed at a video: %s: %s", type(error).__name__, printable(error))
+            raise Refused(500, "the server failed at this video; its log says how") from None
         finally:
             abandoned.set()
             if future is not None:
@@ -178,6 +187,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if error.status == 503:
         headers["retry-after"] = "60"
     return JSONResponse({"error": error.reason}, error.status, headers=headers)
+
+
+async def _refuse_parameters(request: Request, error: Exception) -> Response:
+    found = error.errors() if isinstance(error, RequestValidationError) else ()
+    reasons = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    return await _refuse(request, Refused(422, printable("; ".join(reasons))))
+
+
+async def _refuse_request(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    answer = await _refuse(request, Refused(error.status_code, error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def _static(file: str, kind: str) -> Callable[[], Any]:

@@ -16,6 +16,9 @@ class Limits:
     """Of the video."""
     max_pixels: int = 4096 * 2304
     """Of a frame."""
+    max_resized_pixels: int = 1 << 20
+    """Of a frame as the network's crops are cut from it: of a long and thin one, a resize by the short side makes far
+    more than the file has."""
     max_frame_rate: float = 120.0
     """A file of more frames than this rate gives in ``max_seconds`` is refused, whatever rate it announces."""
     max_windows: int = 240
@@ -31,8 +34,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Raise InvalidArgument for a limit that lets nothing through."""
         for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise InvalidArgument(f"{name}={getattr(self, name)}: has to be above 0")
+            if not 0 < getattr(self, name) < 1e15:
+                raise InvalidArgument(f"{name}={getattr(self, name)}: has to be a number above 0")
 
 
 class Refused(Exception):

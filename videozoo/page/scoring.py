@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from videozoo.errors import VideoError
 from videozoo.page.limits import Limits, Refused
 from videozoo.predict import Recognizer
 from videozoo.video.decode import FrameSource, open_frames
+from videozoo.video.transforms import resized_size
 from videozoo.video.windows import default_size, sample_windows
 
 TOP = 5
@@ -47,9 +49,10 @@ class Scored(NamedTuple):
 class _Limited:
     """Frames of a file, none larger than announced limits: sizes may change on the way."""
 
-    def __init__(self, source: FrameSource, max_pixels: int) -> None:
+    def __init__(self, source: FrameSource, limits: Limits, short_side: int) -> None:
         self._source = source
-        self._max_pixels = max_pixels
+        self._limits = limits
+        self._short_side = short_side
 
     @property
     def num_frames(self) -> int:
@@ -57,7 +60,8 @@ class _Limited:
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         for index, frame in self._source.read(wanted):
-            _check_size(frame.shape[1], frame.shape[0], self._max_pixels)
+            _check_size(frame.shape[1], frame.shape[0], self._limits)
+            _check_shape(frame.shape[1], frame.shape[0], self._limits, self._short_side)
             yield index, frame
 
 
@@ -73,7 +77,7 @@ def inspect(path: Path, limits: Limits) -> Facts:
             if not isinstance(stream, VideoStream) or stream.codec_context is None:
                 raise Refused(422, "the file holds no video that can be decoded")
             rate = float(stream.average_rate or stream.guessed_rate or 25)
-            _check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
+            _check_size(stream.codec_context.width, stream.codec_context.height, limits)
             most = int(limits.max_seconds * min(rate, limits.max_frame_rate)) + 1
             if stream.frames > most:
                 raise _too_long(stream.frames / rate, limits)
@@ -105,10 +109,11 @@ def timeline(
     """
     facts = inspect(path, limits)
     deadline = time.monotonic() + limits.job_seconds
+    _check_shape(facts.width, facts.height, limits, recognizer.transform.views.short_side)
     size = max(default_size(recognizer.transform.views), -(-2 * facts.num_frames // limits.max_windows), 2)
     found = []
     try:
-        source = _Limited(open_frames(path), limits.max_pixels)
+        source = _Limited(open_frames(path), limits, recognizer.transform.views.short_side)
         for window, sampled in sample_windows(recognizer.transform, source, size, size // 2):
             with torch.inference_mode():
                 probabilities = recognizer.recognise_sampled(sampled).probabilities.clone()
@@ -120,11 +125,17 @@ def timeline(
     return facts._replace(num_frames=source.num_frames), found
 
 
-def _check_size(width: int, height: int, most: int) -> None:
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    most = limits.max_pixels
     if width * height > most:
         raise Refused(
             413, f"frames of {width} x {height} pixels are too large: at most {most / 1e6:.1f} million pixels"
         )
+
+
+def _check_shape(width: int, height: int, limits: Limits, short_side: int) -> None:
+    if width and height and math.prod(resized_size(height, width, short_side)) > limits.max_resized_pixels:
+        raise Refused(413, f"frames of {width} x {height} pixels are too long and thin; send a video of another shape")
 
 
 def _too_long(seconds: float, limits: Limits) -> Refused:

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, VideoError
 from videozoo.manifest import Crop
 
 _STRIP = 32
 """Rows of the result that are resized at once."""
+
+
+_LONGEST = 64
+_MOST_PIXELS = 1 << 26
+"""A resize by the short side makes of a small file of long and thin frames one that no memory holds."""
 
 
 class Box(NamedTuple):
@@ -53,6 +58,8 @@ def resize_short_side(frames: Tensor, short_side: int, *, exact: bool = True) ->
 
     Raises:
         InvalidArgument: ``frames`` is not such a tensor, or ``short_side`` is below 1.
+        VideoError: frames so long and thin that the result would have more than 64 times as many pixels on one side as
+            on the other, or more than 2**26 in all, where it is larger than the frames are.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise InvalidArgument(
@@ -64,6 +71,12 @@ def resize_short_side(frames: Tensor, short_side: int, *, exact: bool = True) ->
     new_size = resized_size(*old_size, short_side)
     if new_size == old_size:
         return frames
+    grows = new_size > old_size
+    if grows and (max(new_size) > _LONGEST * min(new_size) or new_size[0] * new_size[1] > _MOST_PIXELS):
+        raise VideoError(
+            f"frames of {old_size[1]} x {old_size[0]} pixels are too long and thin: their short side scaled to "
+            f"{short_side}, they would have {new_size[1]} x {new_size[0]}; crop the video"
+        )
     resized = torch.empty((len(frames), *new_size, 3), dtype=torch.uint8, device=frames.device)
     # One frame at a time: the temporaries of a single frame stay in the processor's cache.
     for frame, out in zip(frames, resized, strict=True):
