@@ -195,7 +195,7 @@ def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = job.progress and sys.stderr.isatty()
         context.print_on_execution_start = False
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         gpus, processors = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         answering = _Answering(job.network, job.question, "cuda" if gpus else "cpu", folder.about["weights"])
         schema = parquet_schema(job.question.kind, folder.about)
