@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import registry
 from videozoo.artefacts.form import is_artefact
 from videozoo.batch.inputs import Item, ListForm, find_videos, named_videos, shard_of
 from videozoo.cli.data import add_list_arguments
+from videozoo.cli.weights import refuse_unknown_weights
 from videozoo.errors import InvalidArgument, OutputError, VideoError, printable
 from videozoo.files import refuse_unfit
 from videozoo.journal import beside
@@ -62,10 +62,7 @@ def refuse_unknown_network(options: argparse.Namespace) -> None:
         raise InvalidArgument(f"{options.model} is an exported network, which has no features: name one of the zoo's")
     if ":" in options.model:  # hf-hub:, local-dir:
         return
-    architecture, _, tag = options.model.partition(".")
-    registry.architecture(architecture)
-    if options.checkpoint is None:
-        registry.resolve_weights(architecture, options.pretrained or tag or True)
+    refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
 
 
 def network(options: argparse.Namespace, class_names: tuple[str, ...] | None = None) -> Network:

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import registry
 from videozoo.cli.data import add_list_arguments, read_labels
+from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
 from videozoo.errors import ListError
 from videozoo.files import refuse_unfit
 
@@ -26,10 +26,7 @@ HELP = "Measure the accuracy of a network on a list of labelled videos."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help="an architecture, architecture.tag, hf-hub: or local-dir:")
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
-    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
+    add_weight_arguments(parser)
     parser.add_argument("--labels", type=Path, metavar="TXT", help="class names of FILE, one a line")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="LIST", help="a list, a .csv, or a folder with one folder per class"
@@ -66,10 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         refuse_unfit(options.out, overwrite=options.force)  # before the work, not after it
     if ":" not in options.model:
-        architecture, _, tag = options.model.partition(".")
-        registry.architecture(architecture)
-        if options.checkpoint is None:
-            registry.resolve_weights(architecture, options.pretrained or tag or True)
+        refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     if not options.data.exists():
         raise ListError(f"no list at {options.data}: there is no such file or folder")
     from videozoo.evaluation import evaluate, read_list_for

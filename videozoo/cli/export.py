@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import registry
 from videozoo.cli.data import read_labels
+from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
 from videozoo.huggingface import PREFIX
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--views", choices=("full", "center"), default="full",
         help="whose clips fit where axes are fixed: the published test protocol's (default), or its centred view's",
     )  # fmt: skip
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
-    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
+    add_weight_arguments(parser)
     parser.add_argument("--labels", type=Path, metavar="TXT", help="class names of FILE, one a line")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="the lock file to write and obey")
     parser.add_argument("--force", action="store_true", help="replace OUT")
@@ -52,10 +49,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the file and print how well it agrees."""
     is_folder = options.model.startswith((PREFIX, "local-dir:"))
     if not is_folder:
-        architecture, _, tag = options.model.partition(".")
-        registry.architecture(architecture)
-        if options.checkpoint is None:
-            registry.resolve_weights(architecture, options.pretrained or tag or True)
+        refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     class_names = read_labels(options.labels)
     dynamic = [axis for axis in options.dynamic.split(",") if axis]
     from videozoo.export import export_model, request
@@ -66,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.force,
     )  # fmt: skip
     if not is_folder:
-        _check_axes(architecture, wanted)
+        _check_axes(options.model.partition(".")[0], wanted)
     model = create_model(
         options.model,
         options.pretrained or True,

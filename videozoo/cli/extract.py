@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from videozoo.cli import batch
+from videozoo.cli.weights import add_weight_arguments
 
 NAME = "extract"
 HELP = "Write a network's features of many videos to a table."
@@ -19,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", default="pooled", metavar="NAME",
         help="pooled (default), what the classifier sees, or a stage, as layer3, averaged over space and time",
     )  # fmt: skip
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
-    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
+    add_weight_arguments(parser)
     parser.add_argument(
         "--views", choices=("full", "center"),
         help="all views of the published test protocol (default), or one in the centre (default for windows)",

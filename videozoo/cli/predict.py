@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import registry
 from videozoo.artefacts.form import is_artefact
 from videozoo.cli import batch
 from videozoo.cli.data import read_labels
+from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
 from videozoo.errors import InvalidArgument, VideoError, first_line, printable
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-artefact", action="store_true", help="open an exported .pt2, which is a program and can run anything"
     )
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--pretrained", metavar="TAG", help="which weights: a tag or a pretraining; default: its own")
-    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="a file of your own, converted or not")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
+    add_weight_arguments(parser)
     parser.add_argument("--labels", type=Path, metavar="TXT", help="class names of FILE, one a line")
     parser.add_argument(
         "--views", choices=("full", "center"),
@@ -61,10 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
     if ":" not in options.model and not is_artefact(options.model):
-        architecture, _, tag = options.model.partition(".")
-        registry.architecture(architecture)
-        if options.checkpoint is None:
-            registry.resolve_weights(architecture, options.pretrained or tag or True)
+        refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     class_names = read_labels(options.labels)
     if options.out is not None:
         return _write_table(options, class_names)

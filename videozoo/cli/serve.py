@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videozoo import registry
 from videozoo.artefacts.form import is_artefact
+from videozoo.cli.weights import refuse_unknown_weights
 from videozoo.errors import InvalidArgument, OutputError
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def run(options: argparse.Namespace) -> int:
     names = list(dict.fromkeys(options.model or _MODELS))
     for name in names:
         if not is_artefact(name):
-            architecture, _, tag = name.partition(".")
-            registry.architecture(architecture)
-            registry.resolve_weights(architecture, tag or True)
+            refuse_unknown_weights(name)
         elif Path(name).suffix.lower() == ".pt2":
             raise InvalidArgument(
                 f"{name} is a program, which the page does not open; export .onnx or .xml, or predict"
