@@ -37,7 +37,7 @@ from videozoo.predict import Recognizer, load_recognizer, numbered_classes
 from videozoo.prediction import Prediction
 from videozoo.protocols import with_protocol
 from videozoo.ranks import Ranks, joined
-from videozoo.video.dataset import Form, ListedVideo, Problem, StrPath, VideoList, read_list
+from videozoo.video.dataset import Form, ListedVideo, StrPath, VideoList, read_list
 from videozoo.video.listed import listed_video
 
 
@@ -227,7 +227,7 @@ class _Run:
         listed, model, views = self.videos.videos, self.recognizer.model, self.recognizer.transform.views
         decoded = [(listed[number], outcome) for number, outcome in outcomes.items() if not isinstance(outcome, str)]
         failed = [(listed[number], outcome) for number, outcome in outcomes.items() if isinstance(outcome, str)]
-        failures = tuple(Problem(video.line, video.name, reason) for video, reason in failed)
+        failures = tuple(video.problem(reason) for video, reason in failed)
         if not decoded:
             self._remove_journals()  # or the next attempt would not even try
             raise VideoError(f"none of the {len(listed)} videos can be decoded; the first: {failures[0]}")

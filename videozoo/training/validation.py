@@ -92,8 +92,7 @@ class CenterViews(Dataset[CenterView]):
     def _problem(self, number: int, error: VideoError) -> Problem:
         if isinstance(self.videos, Motions):
             raise error  # they are drawn, not decoded
-        video = self.videos.videos[number]
-        return Problem(video.line, video.name, first_line(error))
+        return self.videos.videos[number].problem(first_line(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class ListedVideo:
     line: int | None
     """Number of the line, from 1 on; None for class folders."""
 
+    def problem(self, reason: str) -> Problem:
+        """What is wrong with this video."""
+        return Problem(self.line, self.name, reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

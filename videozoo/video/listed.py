@@ -68,7 +68,7 @@ def check_videos(
                 where = f"line {earlier.line}"
                 same = earlier.labels == video.labels
                 fault = f"{video.path} is listed twice: {where} has it with {'the same' if same else 'another'} label"
-            yield None if fault is None else Problem(video.line, video.name, fault)
+            yield None if fault is None else video.problem(fault)
 
 
 def _fault(videos: VideoList, video: ListedVideo, *, decode: bool) -> str | None:

@@ -147,8 +147,7 @@ class TrainingVideos(Dataset[Sample]):
     def _problem(self, index: int, error: VideoError) -> Problem:
         if isinstance(self.videos, Motions):
             raise error  # they are drawn, not decoded
-        video = self.videos.videos[index]
-        return Problem(video.line, video.name, first_line(error))
+        return self.videos.videos[index].problem(first_line(error))
 
     def _label(self, index: int, *, flipped: bool) -> Tensor:
         if isinstance(self.videos, Motions):
