@@ -351,9 +351,11 @@ def test_one_process_at_a_time_writes_a_journal(recognizer: Recognizer, clips: P
     out = tmp_path / "result.json"
     with open(tmp_path / "result.json.journal", "wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with counted(recognizer) as videos, pytest.raises(OutputError, match="another process is writing"):
-            evaluate(recognizer, clips / "list.txt", out=out)
-    assert videos == []
+        for overwrite in (False, True):
+            with counted(recognizer) as videos, pytest.raises(OutputError, match="another process is writing"):
+                evaluate(recognizer, clips / "list.txt", out=out, overwrite=overwrite)
+            assert videos == []
+            assert names(tmp_path) == ["result.json.journal"]
     assert evaluate(recognizer, clips / "list.txt", out=out).num_failed == 0
 
 

@@ -227,6 +227,28 @@ def test_videos_beyond_the_limits(limits: Limits, status: int, says: str, ask: A
     assert re.search(says, answer.json()["error"])
 
 
+def test_frames_that_grow_on_the_way_are_refused_before_they_are_decoded(ask: Ask, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("grows")
+    small, large = (_raw_h264(folder / name, size) for name, size in (("small", 32), ("large", 512)))
+    limits = replace(SMALL, max_bytes=10_000_000)
+    answer = ask(URL, content=small + large, headers=VIDEO, limits=limits)
+    assert (answer.status_code, list(answer.json())) == (422, ["error"])
+    assert "decoding stopped after" in answer.json()["error"]
+    larger = replace(limits, max_pixels=512 * 512)
+    assert ask(URL, content=small + large, headers=VIDEO, limits=larger).status_code == 200
+
+
+def _raw_h264(path: Path, size: int) -> bytes:
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for pixels in make_frames(20, size, size):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
 def test_a_video_that_is_cut_off_is_no_error_of_the_server(ask: Ask, video: bytes) -> None:
     answer = ask(URL, content=video[: len(video) // 2], headers=VIDEO)
     assert answer.status_code == 422
@@ -347,14 +369,21 @@ def served(*arguments: str, folder: Path) -> Iterator[tuple[str, subprocess.Pope
 
 
 def test_the_command_serves_until_it_is_interrupted(video: bytes, tmp_path: Path) -> None:
-    with served("--model", "test_tsn", folder=tmp_path) as (address, process):
+    with served("--model", "test_tsn", "--max-mb", "1", folder=tmp_path) as (address, process):
         found = httpx.post(
             f"{address}api/recognise?model=test_tsn", content=video, headers=VIDEO, timeout=120
         )  # fmt: skip
         assert found.json()["model"] == "test_tsn"
         host, port = address.split("/")[2].split(":")
+        head = "POST /api/recognise?model=test_tsn HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\n"
+        with socket.create_connection((host, int(port)), timeout=120) as large:  # refused long before its end
+            large.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            for _ in range(64):
+                large.sendall(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
+            large.sendall(b"0\r\n\r\n")
+            answer = b"".join(iter(lambda: large.recv(65536), b""))
+        assert (answer[:13], b"at most 1 MB" in answer) == (b"HTTP/1.1 413 ", True)
         with socket.create_connection((host, int(port)), timeout=120) as half:
-            head = "POST /api/recognise?model=test_tsn HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\n"
             half.sendall(f"{head}Content-Length: 9\r\n\r\nabc".encode())
             (folder,) = tmp_path.iterdir()
             while not list(folder.iterdir()):  # until the server has it in hand

@@ -29,7 +29,7 @@ from videozoo.evaluation_result import (
     worst_classes,
 )
 from videozoo.files import place, refuse_unfit
-from videozoo.journal import Journal, read
+from videozoo.journal import Journal, beside, discard, read
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Entry
 from videozoo.metrics import top_k_accuracy
@@ -154,7 +154,7 @@ class _Run:
         journals = self._journals()
         if anew:
             for path in journals:
-                path.unlink(missing_ok=True)
+                discard(path)
             journals = []
             ranks.gather(None)  # nobody begins a journal that another still removes
         known: dict[int, Outcome] = {}
@@ -191,7 +191,7 @@ class _Run:
         """Those that this process can see: of one process, or of each under torchrun."""
         if self.out is None:
             return []
-        name = re.compile(re.escape(f"{self.out.name}.journal") + r"(\.\d+)?")
+        name = re.compile(re.escape(beside(self.out).name) + r"(\.\d+)?")
         return sorted(path for path in self.out.parent.iterdir() if name.fullmatch(path.name))
 
     def _read(self, path: Path, run: dict[str, Any], known: dict[int, Outcome]) -> None:
@@ -301,7 +301,8 @@ def row_of(model: VideoModel) -> Entry | None:
 
 
 def _journal(out: Path, ranks: Ranks) -> Path:
-    return out.with_name(f"{out.name}.journal" + (f".{ranks.rank}" if ranks.size > 1 else ""))
+    path = beside(out)
+    return path.with_name(f"{path.name}.{ranks.rank}") if ranks.size > 1 else path
 
 
 def _outcome(answer: Prediction | VideoError) -> Outcome:

@@ -95,6 +95,26 @@ def beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.journal")
 
 
+def discard(path: Path) -> None:
+    """Give up what an earlier run left at ``path``, if anything.
+
+    Several processes of one run may do this at once.
+
+    Raises:
+        OutputError: a process is writing the journal, or it cannot be removed.
+    """
+    try:
+        with suppress(FileNotFoundError), open(path, "rb") as stream:
+            _lock(stream, path, shared=True)
+            if not os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                raise OutputError(f"another process is writing {path}: wait for it")  # it has begun this very moment
+            if sys.platform == "win32":  # an open file cannot be removed there
+                stream.close()
+            path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}") from None
+
+
 def read(path: Path, run: Mapping[str, Any]) -> list[Line]:
     """The results that a journal holds.
 
@@ -152,14 +172,17 @@ def _opened(path: Path) -> IO[bytes]:
         stream.close()  # its last owner removed it before it let it go
 
 
-def _lock(stream: IO[bytes], path: Path) -> None:
-    """Keep other processes out until ``stream`` is closed, or its process gone, however it ended."""
+def _lock(stream: IO[bytes], path: Path, *, shared: bool = False) -> None:
+    """Keep other processes out until ``stream`` is closed, or its process gone, however it ended.
+
+    ``shared`` lets those in that ask for the same.
+    """
     if sys.platform == "win32":
         return
     import fcntl
 
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputError(f"another process is writing {path}: wait for it, or give another --out (out=)") from None
 

@@ -43,7 +43,10 @@ class Form:
         free = {"frames": 2 in self._free, "size": 3 in self._free}
         for position, axis in ((2, "frames"), (3, "size"), (4, "size")):
             if not free[axis] and shape[position] != self.clip[position]:
-                return f"its {axis} is fixed at {self.clip[position]}; export it with --dynamic {axis}"
+                return (
+                    f"its {axis} is fixed at {self.clip[position]}: choose views that fit, as --views center, or "
+                    f"export it with --dynamic {axis}"
+                )
             if free[axis] and shape[position] < self.least[position]:
                 return f"its {axis} is at least {self.least[position]}"
         return None

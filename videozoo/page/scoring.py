@@ -17,7 +17,7 @@ from torch import Tensor
 from videozoo.errors import VideoError
 from videozoo.page.limits import Limits, Refused
 from videozoo.predict import Recognizer
-from videozoo.video.decode import FrameSource, open_frames
+from videozoo.video.decode import FrameSource, VideoFile
 from videozoo.video.transforms import resized_size
 from videozoo.video.windows import default_size, sample_windows
 
@@ -47,7 +47,7 @@ class Scored(NamedTuple):
 
 
 class _Limited:
-    """Frames of a file, none larger than announced limits: sizes may change on the way."""
+    """Frames of a file, none of a shape that resizing makes too large: shapes may change on the way."""
 
     def __init__(self, source: FrameSource, limits: Limits, short_side: int) -> None:
         self._source = source
@@ -60,7 +60,6 @@ class _Limited:
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         for index, frame in self._source.read(wanted):
-            _check_size(frame.shape[1], frame.shape[0], self._limits)
             _check_shape(frame.shape[1], frame.shape[0], self._limits, self._short_side)
             yield index, frame
 
@@ -113,7 +112,7 @@ def timeline(
     size = max(default_size(recognizer.transform.views), -(-2 * facts.num_frames // limits.max_windows), 2)
     found = []
     try:
-        source = _Limited(open_frames(path), limits, recognizer.transform.views.short_side)
+        source = _Limited(VideoFile(path, max_pixels=limits.max_pixels), limits, recognizer.transform.views.short_side)
         for window, sampled in sample_windows(recognizer.transform, source, size, size // 2):
             with torch.inference_mode():
                 probabilities = recognizer.recognise_sampled(sampled).probabilities.clone()

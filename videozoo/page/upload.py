@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +13,7 @@ from videozoo.page.limits import Limits, Refused
 
 GONE = 499
 """The status, of nobody's standard, for who did not wait for the answer."""
+_DRAIN_SECONDS = 2.0
 
 
 async def receive(request: Request, path: Path, limits: Limits) -> None:
@@ -24,11 +26,16 @@ async def receive(request: Request, path: Path, limits: Limits) -> None:
     if not (kind.startswith("video/") or kind == "application/octet-stream"):
         raise Refused(415, f"send a video as the body, of the type video/* or application/octet-stream, not {kind!r}")
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > limits.max_bytes:
-        raise _too_large(limits)
+    pieces = request.stream()
     try:
+        if announced.isdecimal() and int(announced[:20]) > limits.max_bytes:
+            raise _too_large(limits)
         async with asyncio.timeout(limits.upload_seconds):
-            await _write(request.stream(), path, limits)
+            await _write(pieces, path, limits)
+    except Refused as refusal:
+        if refusal.status == 413:
+            await _drain(pieces)
+        raise
     except TimeoutError:
         raise Refused(408, f"the upload took longer than {limits.upload_seconds:g} s, or stood still") from None
     except ClientDisconnect:
@@ -49,6 +56,14 @@ async def _write(pieces: AsyncIterator[bytes], path: Path, limits: Limits) -> No
             file.write(piece)
     if count == 0:
         raise Refused(422, "the upload is empty")
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read on for a moment: who is cut off while sending does not read the answer."""
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in pieces:
+                pass
 
 
 def _too_large(limits: Limits) -> Refused:

@@ -26,6 +26,9 @@ _TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.
 """Metadata in an unknown encoding does not matter. (PyAV 19 reads none before it is asked for.)"""
 
 
+_MARGIN_PIXELS = 256 * 256
+
+
 class FewerFramesError(VideoError):
     """A file that holds fewer frames than it announced; the source's ``num_frames`` is the true count from now on."""
 
@@ -196,9 +199,19 @@ def _read_image(path: Path) -> Tensor:
 class VideoFile:
     """Frames of the video stream that FFmpeg itself would choose, turned upright where the file asks for it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises VideoError for a file that is not a video, has no video stream, or holds no frame."""
+    def __init__(self, path: Path, *, max_pixels: int | None = None) -> None:
+        """Open the file and decode nothing.
+
+        Args:
+            path: the file.
+            max_pixels: frames of more than twice as many are damage, found before they are allocated; None means any
+                size.
+
+        Raises:
+            VideoError: the file is not a video, has no video stream, or holds no frame.
+        """
         self._path = path
+        self._max_pixels = max_pixels
         with _opened(path) as (container, stream):
             # Some containers announce no number: counting packets reads the file but decodes nothing.
             self._num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
@@ -220,6 +233,9 @@ class VideoFile:
         num_decoded = 0
         with _opened(self._path) as (container, stream):
             stream.thread_type = "AUTO"
+            if self._max_pixels is not None:
+                # FFmpeg counts the margins that a decoder asks for
+                stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels + _MARGIN_PIXELS)}
             frames = _decoded(container, stream, self._path)
             while target is not None and (frame := next(frames, None)) is not None:
                 if num_decoded == target:
