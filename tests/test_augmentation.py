@@ -113,6 +113,7 @@ def test_a_bad_recipe_is_one_line(change: dict[str, object], message: str) -> No
 
 def test_classes_that_a_mirror_exchanges() -> None:
     assert left_right_pairs(labels("motion8")) == ((0, 1), (6, 7))
+    assert left_right_pairs(["turn_left", "TURN_RIGHT", "Right hand", "lefty", "Left Hand"]) == ((0, 1), (2, 4))
     names = labels("sthv1")
     assert [(names[a], names[b]) for a, b in left_right_pairs(names)] == [
         ("Turning the camera left while filming something", "Turning the camera right while filming something"),

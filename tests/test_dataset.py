@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from synthetic_frames import make_frames, write_images
 
+from videozoo import create_model
+from videozoo.cli.data import read_labels
 from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, ListError, VideoError
+from videozoo.mmaction2_file import write_mmaction2
+from videozoo.synthetic import MOTIONS
+from videozoo.training.network import create_network
+from videozoo.training.plan import Plan, make_plan
 from videozoo.video.dataset import VideoList, read_list
 from videozoo.video.decode import FrameFolder, open_frames
 from videozoo.video.listed import check_videos, listed_video
@@ -122,6 +131,39 @@ def test_class_folders(tmp_path: Path) -> None:
         read_list(tmp_path, class_names=["turn leftt"])
 
 
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("numbers", [range(12), range(1, 4)])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_class_folder_whose_name_is_a_number_is_a_name(numbers: range, named: bool, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}/{number}.mp4" for number in numbers))
+    names = sorted(map(str, numbers))
+    found = read_list(tmp_path, class_names=names if named else None, num_classes=len(names))
+    assert found.class_names == tuple(names)
+    assert [(names[video.labels[0]], video.path.stem) for video in found.videos] == [(name, name) for name in names]
+
+
+def test_class_folders_of_one_name_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "turn left/a.mp4", "Turn_Left/b.mp4", "walk/c.mp4")
+    for names in (None, ["walk", "turn left"]):
+        with pytest.raises(ListError, match="holds 'Turn_Left' and 'turn left', which name one class") as caught:
+            read_list(tmp_path, class_names=names)
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_a_label_is_looked_up_exactly_first(tmp_path: Path) -> None:
+    names = ["Walk", "walk", "a b"]
+    text = "path,label\nx.mp4,walk\ny.mp4,Walk\nz.mp4,A_b\n"
+    assert [labels for *_, labels in listed(tmp_path / "a.csv", text, class_names=names)] == [(1,), (0,), (2,)]
+    with pytest.raises(ListError, match=r"line 2: x\.mp4: the label 'WALK' may mean 'Walk' and 'walk'"):
+        listed(tmp_path / "a.csv", "path,label\nx.mp4,WALK\n", class_names=names)
+
+
 def test_paths_are_relative_to_the_root(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"a.mp4 3\n{tmp_path}/b.mp4 4\n")
     found = read_list(tmp_path / "list.txt", root=tmp_path / "videos")
@@ -191,6 +233,25 @@ def test_templates_hold_one_number(template: str, tmp_path: Path) -> None:
         read_list(tmp_path, template=template)
 
 
+@pytest.mark.parametrize("before", ["", "x.mp4,0\n"])
+def test_a_quote_that_never_closes_is_told(before: str, tmp_path: Path) -> None:
+    header = "path,label\n" if before else ""
+    text = f'{header}{before}"y.mp4,' + 20_000 * "z.mp4,1\n"
+    with pytest.raises(ListError, match=r"a\.csv line \d+: field larger than field limit .*; a quote that opens must"):
+        listed(tmp_path / "a.csv", text)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "data/walk/a.mp4")
+    (tmp_path / "data" / "walk").chmod(0)
+    try:
+        with pytest.raises(ListError, match=r"walk cannot be read: Permission denied$"):
+            read_list(tmp_path / "data")
+    finally:
+        (tmp_path / "data" / "walk").chmod(0o700)
+
+
 def test_a_scan_keeps_the_good_lines(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a.mp4 1\nb.mp4\nc.mp4 9\nd.mp4 0\n")
@@ -250,6 +311,22 @@ def test_every_video_is_checked_in_order(tmp_path: Path) -> None:
     assert twice == f"line 4: {tmp_path / 'good.mp4'} is listed twice: line 1 has it with another label"
 
 
+def test_what_cannot_be_opened_is_a_problem_of_its_line(tmp_path: Path) -> None:
+    """It stops neither a check nor a run; a pipe would be waited for without end."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(write_series(tmp_path / "frames", 1) / "img_00002.png")
+    long = 300 * "x"
+    text = f"pipe.mp4 1\n{long} 1\nnull\0.mp4 1\nlist.txt/a.mp4 1\nframes 1\n"
+    pipe, too_long, null, below_a_file, frames = checked(tmp_path / "list.txt", text, decode=True)
+    assert pipe == f"line 1: {tmp_path / 'pipe.mp4'} is neither a file nor a folder"
+    assert too_long == f"line 2: {tmp_path / long} cannot be opened: File name too long"
+    assert null is not None and "null" in null and "cannot be opened" in null
+    assert below_a_file is not None and "there is no such file or folder" in below_a_file
+    assert frames is not None and frames.endswith("img_00002.png is not a readable image: it is no file")
+    text = f"pipe 9 1\n{long} 9 1\n"
+    assert [str(problem)[:7] for problem in checked(tmp_path / "list.txt", text)] == ["line 1:", "line 2:"]
+
+
 def test_frame_counts_are_checked(tmp_path: Path) -> None:
     write_series(tmp_path / "a", 4)
     fewer, right, more = checked(tmp_path / "list.txt", "a 3 0\na/../a 4 0\na/. 5 0\n")
@@ -283,6 +360,71 @@ def test_listed_videos_open(tmp_path: Path) -> None:
     assert [open_frames(listed_video(videos, video)).num_frames for video in videos.videos] == [3, 8]
 
 
+# Classes of a training
+
+
+def plan_of(data: Path, **options: object) -> Plan:
+    return make_plan("test_tsn", data, data / "out", changes=["run.batch_size=1"], **options)  # type: ignore[arg-type]
+
+
+def test_a_training_knows_numeric_folders_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}/{number}.mp4" for number in range(1, 12)))
+    plan = plan_of(tmp_path)
+    assert isinstance(plan.videos, VideoList)
+    assert [plan.labels[video.labels[0]] for video in plan.videos.videos] == sorted(map(str, range(1, 12)))
+    assert all(plan.labels[video.labels[0]] == video.path.stem for video in plan.videos.videos)
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\u00a0b", "a\u200bb"])
+def test_class_names_that_no_folder_can_keep_are_refused(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, f"{name}/a.mp4", "walk/b.mp4")
+    with pytest.raises(InvalidArgument, match=r"the class name 'a.*b' is not printable text") as caught:
+        plan_of(tmp_path)
+    assert str(caught.value).isprintable()
+    with pytest.raises(InvalidArgument, match="is not printable text"):
+        plan_of(tmp_path, class_names=["walk", name])
+
+
+def test_a_file_of_labels_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("walk\nrun\n", encoding="utf-8-sig")
+    assert read_labels(tmp_path / "labels.txt") == ("walk", "run")
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (MOTIONS, True),
+        ([name.replace(" ", "_").title() for name in MOTIONS], True),
+        (["jump", *MOTIONS[1:]], False),
+        ([f"{number}" for number in range(8)], False),
+    ],
+)
+def test_the_weights_classifier_is_kept_for_the_weights_classes(
+    names: Sequence[str], kept: bool, tmp_path: Path
+) -> None:
+    """In the weights' order, whatever the alphabet's; other classes get a new one, be there as many or not."""
+    touch(tmp_path, *(f"{name}/a.mp4" for name in names))
+    plan = plan_of(tmp_path, pretrained="motion8")
+    assert plan.labels == (MOTIONS if kept else tuple(sorted(names)))
+    old = create_model("test_tsn", "motion8").get_classifier()
+    new = create_network(
+        "test_tsn", plan.recipe, num_classes=8, class_names=plan.labels, pretrained="motion8"
+    ).get_classifier()
+    assert torch.equal(old.weight, new.weight) is torch.equal(old.bias, new.bias) is kept
+    as_given = [f"group {number}" for number in range(8)]
+    reordered = create_network("test_tsn", plan.recipe, num_classes=8, class_names=as_given, pretrained="motion8")
+    assert not torch.equal(old.weight, reordered.get_classifier().weight)
+
+
+def test_a_file_whose_classes_nobody_has_named_keeps_its_classifier(tmp_path: Path) -> None:
+    model = create_model("test_tsn")
+    write_mmaction2(model, tmp_path / "own.pth")
+    recipe = plan_of(touch(tmp_path / "data", "a/a.mp4")).recipe
+    names = [f"group {number}" for number in range(8)]
+    network = create_network("test_tsn", recipe, num_classes=8, class_names=names, checkpoint=tmp_path / "own.pth")
+    assert torch.equal(network.get_classifier().weight, model.get_classifier().weight)
+
+
 # The command
 
 
@@ -312,6 +454,17 @@ def test_the_command_prints_every_problem(tmp_path: Path, capsys: pytest.Capture
     found = json.loads("\n".join(lines))
     assert (status, found["num_videos"], found["videos_by_label"]) == (7, 0, {})
     assert [problem["line"] for problem in found["problems"]] == [1, 2, 3]
+
+
+def test_the_command_prints_what_a_terminal_would_obey_as_an_escape(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("\x1b[2J\x07.mp4 1\n\x1b]0;x 1 y\n")
+    status, lines, _ = data_check(capsys, str(path), "--form", "video")
+    assert status == 7
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b[2J\\x07.mp4" in lines[0]
 
 
 @pytest.mark.parametrize(

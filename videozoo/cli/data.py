@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from videozoo.errors import InvalidArgument, ListError, VideoError
+from videozoo.errors import InvalidArgument, ListError, VideoError, printable
 from videozoo.video.dataset import Problem, VideoList, read_list
 
 NAME = "data"
@@ -60,7 +60,7 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None
 
@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(_as_json(videos, problems), indent=2, ensure_ascii=False))
     else:
         for problem in problems:
-            print(problem)
-        print(_summary(videos, problems, num_classes))
+            print(printable(problem))
+        print(printable(_summary(videos, problems, num_classes)))
     if videos.problems:
         return ListError.exit_status
     return VideoError.exit_status if problems else 0

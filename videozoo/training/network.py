@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,8 +21,9 @@ from videozoo.model_folder import is_folder_name, open_folder
 from videozoo.models import create_model
 from videozoo.models.tpn import TPN
 from videozoo.models.tsn import TSN
-from videozoo.predict import protocol_of
+from videozoo.predict import own_class_names, protocol_of
 from videozoo.training.recipe import LossSettings, Recipe
+from videozoo.video.lookup import plain
 
 
 class WithLoss(nn.Module):
@@ -50,6 +52,7 @@ def create_network(
     recipe: Recipe,
     *,
     num_classes: int,
+    class_names: Sequence[str] | None = None,
     pretrained: str | None = None,
     checkpoint: Path | None = None,
 ) -> VideoModel:
@@ -59,6 +62,8 @@ def create_network(
         name: an architecture, or a model folder (``local-dir:``, ``hf-hub:``), which brings its weights.
         recipe: what else is to be known.
         num_classes: of the classifier; a new one is drawn where the weights have another number.
+        class_names: what the classes are called; a new classifier is drawn, too, where the weights' own are called
+            otherwise, or have another order. None: as the weights have it.
         pretrained: tag of published weights, instead of those that the recipe names.
         checkpoint: a file of weights, instead of those that the recipe names.
 
@@ -81,7 +86,11 @@ def create_network(
     )
     if not brings_weights and settings.imagenet is not None:
         fill_trunk(network, settings.imagenet)
-    if isinstance(network.fc, nn.Linear) and _stored_classes(name, tag, checkpoint) != num_classes:
+    stored = _stored_classes(name, tag, checkpoint)
+    if stored == num_classes and _has_other_names(network, class_names, of_file=checkpoint is not None):
+        network.reset_classifier(num_classes)
+        stored = None
+    if isinstance(network.fc, nn.Linear) and stored != num_classes:
         nn.init.normal_(network.fc.weight, std=settings.fc_std)
     if settings.freeze == "trunk":
         for parameter in network.parameters():
@@ -92,6 +101,14 @@ def create_network(
                 part.requires_grad_()
     network.pretrained_cfg["protocol"] = training_protocol(protocol_of(network), recipe)
     return network.train()
+
+
+def _has_other_names(network: VideoModel, names: Sequence[str] | None, *, of_file: bool) -> bool:
+    """Whether the classes of the weights are known to have other names; those of a user's own file are not known."""
+    if names is None or (of_file and network.pretrained_cfg["tag"] is None):
+        return False
+    known = own_class_names(network)
+    return known is not None and list(map(plain, known)) != list(map(plain, names))
 
 
 def _stored_classes(name: str, tag: str | None, checkpoint: Path | None) -> int | None:

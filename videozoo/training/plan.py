@@ -18,6 +18,7 @@ from videozoo.training import recipes
 from videozoo.training.recipe import Recipe
 from videozoo.video.augmentation import left_right_pairs
 from videozoo.video.dataset import Form, StrPath, VideoList, class_folders, read_list
+from videozoo.video.lookup import plain
 
 HELD_OUT_SEED = 1_000_000
 """Of the synthetic motions: clips of seeds from here on are never trained on."""
@@ -233,7 +234,7 @@ def _class_names(
         found = MOTIONS
     elif Path(data).is_dir():
         found = tuple(folder.name for folder in class_folders(Path(data)))
-        if known is not None and sorted(found) == sorted(known):
+        if known is not None and sorted(map(plain, found)) == sorted(map(plain, known)):
             found = known  # another order than the alphabet's, as the weights have it
     elif known is not None and num_classes in (None, len(known)):
         found = known
@@ -245,6 +246,8 @@ def _class_names(
         raise InvalidArgument(f"--num-classes {num_classes}, but there are {len(found)} class names, as {found[0]!r}")
     if len(set(found)) < len(found):
         raise InvalidArgument("two classes have the same name: give each its own")
+    if bad := [name for name in found if not name.isprintable()]:  # which the trained network could not be saved with
+        raise InvalidArgument(f"the class name {bad[0]!r} is not printable text on one line: give it another name")
     return found
 
 

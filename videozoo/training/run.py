@@ -88,8 +88,9 @@ def _train(
     with accelerator.main_process_first():  # which fetches what the others then find
         torch.manual_seed(plan.seed)
         network = create_network(
-            plan.model, recipe, num_classes=len(plan.labels), pretrained=plan.pretrained, checkpoint=plan.checkpoint
-        )
+            plan.model, recipe, num_classes=len(plan.labels), class_names=plan.labels, pretrained=plan.pretrained,
+            checkpoint=plan.checkpoint,
+        )  # fmt: skip
     validation = None
     if plan.validation is not None:
         views = CenterViews(plan.validation, network.pretrained_cfg["protocol"].center)

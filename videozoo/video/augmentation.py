@@ -9,6 +9,7 @@ from typing import Literal
 
 from videozoo import settings
 from videozoo.errors import InvalidArgument
+from videozoo.video.lookup import plain
 from videozoo.video.sampling import DENSE_RANGE
 
 
@@ -151,11 +152,14 @@ class Augmentation:
 def left_right_pairs(class_names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Pairs of classes whose names become each other's when left and right change places: `flip_label_pairs`.
 
-    >>> left_right_pairs(["push left", "lift", "push right", "turn it right out"])
+    Names count as `plain` has them.
+
+    >>> left_right_pairs(["push left", "lift", "Push_Right", "turn it right out"])
     ((0, 2),)
     """
-    numbers = {name: number for number, name in enumerate(class_names)}
+    names = [plain(name) for name in class_names]
+    numbers = {name: number for number, name in enumerate(names)}
     other = {"left": "right", "right": "left"}
-    mirrored = [re.sub(r"\b(left|right)\b", lambda word: other[word[0]], name) for name in class_names]
+    mirrored = [re.sub(r"\b(left|right)\b", lambda word: other[word[0]], name) for name in names]
     pairs = ((number, numbers.get(name, number)) for number, name in enumerate(mirrored))
     return tuple((number, partner) for number, partner in pairs if number < partner)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from videozoo.errors import InvalidArgument, ListError
-from videozoo.video.lookup import VIDEO_SUFFIXES, Classes, Videos, frame_count, is_number
+from videozoo.video.lookup import VIDEO_SUFFIXES, Classes, Videos, frame_count, is_number, plain
 
 Form = Literal["video", "frames", "csv", "folders"]
 StrPath = str | os.PathLike[str]
@@ -122,12 +122,14 @@ def read_list(
     if template is not None:
         _check_template(template)
     names = None if class_names is None else tuple(class_names)
-    if form is not None and path.exists() and path.is_dir() != (form == "folders"):
-        raise ListError(f"{path} {'is a' if path.is_dir() else 'is no'} folder: its form cannot be {form!r}")
-    if path.is_dir():
+    is_folder = os.path.isdir(path)  # unlike Path's, it answers for a path that cannot be looked at, too
+    if form is not None and os.path.exists(path) and is_folder != (form == "folders"):
+        raise ListError(f"{path} {'is a' if is_folder else 'is no'} folder: its form cannot be {form!r}")
+    if is_folder:
+        folders = class_folders(path)
+        names = names if names is not None else tuple(folder.name for folder in folders)
         reader = _Reader(path, Videos(path), Classes(num_classes, names), multi_label)
-        names = names if names is not None else tuple(folder.name for folder in class_folders(path))
-        rows, form = reader.read_folders(), "folders"
+        rows, form = reader.read_folders(folders), "folders"
     else:
         videos = Videos(path.parent if root is None else Path(root))
         reader = _Reader(path, videos, Classes(num_classes, names), multi_label)
@@ -147,12 +149,25 @@ def class_folders(folder: Path) -> list[Path]:
     """The folders below ``folder`` but hidden ones, sorted by name: the classes.
 
     Raises:
-        ListError: there are none.
+        ListError: there are none, or the names of two differ by no more than case, or underscores for spaces.
     """
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in _entries(folder) if os.path.isdir(path)]
     if not found:
         raise ListError(f"{folder} holds no class folders: give a list, or a folder with one folder per class")
+    by_name: dict[str, Path] = {}
+    for path in found:
+        other = by_name.setdefault(plain(path.name), path)
+        if other is not path:
+            raise ListError(f"{folder} holds {other.name!r} and {path.name!r}, which name one class: give each its own")
     return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds but hidden files, sorted by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ListError(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def _check_template(template: str) -> None:
@@ -179,7 +194,7 @@ def _form(path: Path, lines: Sequence[str], reader: _Reader) -> Form:
     fields = next((line.split() for line in lines if line.strip()), [])
     if len(fields) < 3 or not fields[-2].isdigit():
         return "video"
-    return "frames" if not reader.multi_label or (reader.videos.root / fields[0]).is_dir() else "video"
+    return "frames" if not reader.multi_label or os.path.isdir(reader.videos.root / fields[0]) else "video"
 
 
 @dataclass
@@ -218,6 +233,12 @@ class _Reader:
         header = lines[0] if lines else ""
         delimiter = max(",;\t", key=header.count)
         table = csv.DictReader(lines, delimiter=delimiter)
+        try:
+            yield from self._rows(table)
+        except csv.Error as error:
+            raise ListError(f"{self.source} line {table.line_num}: {error}; a quote that opens must close") from None
+
+    def _rows(self, table: csv.DictReader[str]) -> Iterator[ListedVideo]:
         columns = {name.strip().lower(): name for name in table.fieldnames or ()}
         name, label = _first(columns, (*NAME_COLUMNS, *ID_COLUMNS)), _first(columns, LABEL_COLUMNS)
         count = _first(columns, COUNT_COLUMNS)
@@ -235,22 +256,29 @@ class _Reader:
             texts = re.split(r"[\s;|]+", row[label].strip()) if self.multi_label else [row[label].strip()]
             yield from self._video(table.line_num, row[name].strip(), row[count] if count else None, texts, by_id=by_id)
 
-    def read_folders(self) -> Iterator[ListedVideo]:
-        """The videos and frame folders of every class folder; classes by name where names are known, else in order."""
-        for order, folder in enumerate(class_folders(self.source)):
-            label = str(order) if self.classes.names is None else folder.name
-            for path in sorted(folder.iterdir()):
-                if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
-                    continue
-                yield from self._video(None, str(path.relative_to(self.source)), None, [label], by_id=False)
+    def read_folders(self, folders: Sequence[Path]) -> Iterator[ListedVideo]:
+        """The videos and frame folders of every class folder, whose name is never taken for a number."""
+        for folder in folders:
+            for path in _entries(folder):
+                if path.suffix.lower() in VIDEO_SUFFIXES or os.path.isdir(path):
+                    name = str(path.relative_to(self.source))
+                    yield from self._video(None, name, None, [folder.name], by_id=False, by_name=True)
 
     def _video(
-        self, line: int | None, name: str, num_frames: str | None, labels: Sequence[str], *, by_id: bool
+        self,
+        line: int | None,
+        name: str,
+        num_frames: str | None,
+        labels: Sequence[str],
+        *,
+        by_id: bool,
+        by_name: bool = False,
     ) -> Iterator[ListedVideo]:
         """The video of one line, if it has no fault."""
+        number = self.classes.number_of_name if by_name else self.classes.number
         try:
             frames = None if not num_frames else frame_count(num_frames)
-            numbers = tuple(self.classes.number(text) for text in labels)
+            numbers = tuple(number(text) for text in labels)
             path = self.videos.path(name, by_id=by_id)
         except ValueError as error:
             self.problems.append(Problem(line, name, f"{name}: {error}"))

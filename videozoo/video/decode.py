@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def open_frames(source: str | os.PathLike[str] | NDArray[np.uint8] | Tensor | Fr
     What is a `FrameSource` already stays as it is.
 
     Raises:
-        VideoError: nothing lies at the path, or it is neither a video nor a folder of frames.
+        VideoError: nothing lies at the path, it cannot be looked at, or it is neither a video nor a folder of frames.
         InvalidArgument: an array of another shape or type, or something that is neither array nor path.
     """
     if isinstance(source, (np.ndarray, Tensor)):
@@ -68,11 +69,24 @@ def open_frames(source: str | os.PathLike[str] | NDArray[np.uint8] | Tensor | Fr
     if not isinstance(source, (str, os.PathLike)):
         raise InvalidArgument(f"a video is a path or a uint8 array (T, H, W, 3), got {type(source).__name__}")
     path = Path(source)
-    if path.is_dir():
-        return FrameFolder(path)
-    if not path.exists():
-        raise VideoError(f"no video at {path}: there is no such file or folder")
-    return VideoFile(path)
+    return FrameFolder(path) if stat.S_ISDIR(_mode(path)) else VideoFile(path)
+
+
+def _mode(path: Path) -> int:
+    """What lies at a path: a folder or a regular file, for anything else, such as a pipe, may keep its reader for ever.
+
+    Raises:
+        VideoError: nothing, something else, or it cannot be found out.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoError(f"no video at {path}: there is no such file or folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise VideoError(f"{path} cannot be opened: {_reason(error)}") from None
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise VideoError(f"{path} is neither a file nor a folder")
+    return mode
 
 
 class ArrayFrames:
@@ -183,6 +197,8 @@ def _images_of(folder: Path, template: str) -> list[Path]:
 def _read_image(path: Path) -> Tensor:
     from torchvision.io import ImageReadMode, decode_image
 
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe may keep its reader for ever
+        raise VideoError(f"{path} is not a readable image: it is no file")
     try:
         data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
         with warnings.catch_warnings():

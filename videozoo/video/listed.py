@@ -11,15 +11,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from videozoo.errors import VideoError
+from videozoo.errors import VideoError, first_line
 from videozoo.video.dataset import ListedVideo, Problem, VideoList
 from videozoo.video.decode import FrameFolder, FrameSource, open_frames
 
 
 def listed_video(videos: VideoList, video: ListedVideo) -> Path | FrameSource:
     """One video of a list, as it is given to a recognizer: nothing is opened before its frames are asked for."""
-    if (videos.template is None and video.num_frames is None) or not video.path.is_dir():
-        return video.path
+    if (videos.template is None and video.num_frames is None) or not os.path.isdir(video.path):
+        return video.path  # also what cannot be looked at: opening it says why
     return ListedFrames(video.path, videos.template, video.num_frames)
 
 
@@ -75,7 +75,7 @@ def _fault(videos: VideoList, video: ListedVideo, *, decode: bool) -> str | None
     try:
         source = open_frames(listed_video(videos, video))
         num_frames = source.num_frames  # opens it
-        if video.path.is_dir() and video.num_frames is not None:
+        if os.path.isdir(video.path) and video.num_frames is not None:
             held = FrameFolder(video.path, template=videos.template).num_frames
             if held != video.num_frames:
                 return f"{video.path} holds {held} frames, the list says {video.num_frames}: the rest is never seen"
@@ -83,5 +83,5 @@ def _fault(videos: VideoList, video: ListedVideo, *, decode: bool) -> str | None
             for _ in source.read(range(num_frames)):
                 pass
     except VideoError as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return None

@@ -33,32 +33,47 @@ class Classes:
     """In class order; None allows numbers only."""
 
     def number(self, text: str) -> int:
-        """The class that a number or a name means; names as folders spell them, too.
+        """The class that a number or a name means; digits are a number, whatever the classes are called.
 
         Raises:
             ValueError: a number out of range, or a name of no class.
         """
-        if not is_number(text):
-            return self._number_of_name(text)
-        number = int(text)
+        return self._in_range(int(text)) if is_number(text) else self.number_of_name(text)
+
+    def number_of_name(self, text: str) -> int:
+        """The class of this name; where none is called exactly so, the one of this `plain` name.
+
+        Raises:
+            ValueError: a name of no class, or of several.
+        """
+        if self.names is None:
+            raise ValueError(f"label {text!r} is not a number, and no class names are given to look it up")
+        found = [self._exact[text]] if text in self._exact else self._plain.get(plain(text), [])
+        if len(found) > 1:
+            both = " and ".join(repr(self.names[number]) for number in found[:2])
+            raise ValueError(f"the label {text!r} may mean {both}: write it as the class is called")
+        if not found:
+            near = get_close_matches(text, self.names, n=3)
+            hint = f"; the nearest are {', '.join(near)}" if near else ""
+            raise ValueError(f"no class is called {text!r}{hint}")
+        return self._in_range(found[0])
+
+    def _in_range(self, number: int) -> int:
         if number < 0 or (self.num_classes is not None and number >= self.num_classes):
             last = "up" if self.num_classes is None else f"to {self.num_classes - 1}"
             raise ValueError(f"label {number} is out of range: labels go from 0 {last}")
         return number
 
-    def _number_of_name(self, text: str) -> int:
-        if self.names is None:
-            raise ValueError(f"label {text!r} is not a number, and no class names are given to look it up")
-        number = self._numbers.get(_plain(text))
-        if number is None:
-            near = get_close_matches(text, self.names, n=3)
-            hint = f"; the nearest are {', '.join(near)}" if near else ""
-            raise ValueError(f"no class is called {text!r}{hint}")
-        return number
+    @cached_property
+    def _exact(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names or ())}
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {_plain(name): number for number, name in enumerate(self.names or ())}
+    def _plain(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for number, name in enumerate(self.names or ()):
+            found.setdefault(plain(name), []).append(number)
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Videos:
             ValueError: several files are of that name.
         """
         path = self.root / name
-        if not by_id or path.exists():
+        if not by_id or os.path.exists(path):  # which takes what cannot be looked at for missing
             return path
         found = self._by_id.get(name, [])
         if len(found) > 1:
@@ -108,6 +123,10 @@ def is_number(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]+", text) is not None
 
 
-def _plain(name: str) -> str:
-    """A class name as folders spell it, too."""
+def plain(name: str) -> str:
+    """A class name without what tells spellings of one name apart: case, and underscores for spaces.
+
+    >>> plain("Turn_Left")
+    'turn left'
+    """
     return name.replace("_", " ").casefold()
