@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,8 +26,10 @@ import videozoo
 from videozoo import evaluation, metrics
 from videozoo.cli.main import run
 from videozoo.demo import write_video
-from videozoo.errors import InvalidArgument, ListError, OutputError, VideoError
+from videozoo.errors import InvalidArgument, ListError, OutputError, VideoError, VideoZooError
 from videozoo.evaluation import evaluate
+from videozoo.evaluation_journal import Attempt
+from videozoo.journal import Journal
 from videozoo.predict import Recognizer, load_recognizer
 from videozoo.protocols import with_protocol
 from videozoo.ranks import Ranks
@@ -377,6 +381,79 @@ def test_a_journal_of_another_run_is_not_mixed_in(recognizer: Recognizer, clips:
     assert names(tmp_path) == ["result.json"]
 
 
+def stop_before_removal(patch: pytest.MonkeyPatch) -> None:
+    """As a kill between the last two steps would."""
+
+    def remove(_: object) -> None:
+        raise KeyboardInterrupt
+
+    patch.setattr(Attempt, "remove", remove)
+
+
+def test_a_run_that_was_killed_when_all_was_written_ends_as_if_it_had_not_been(
+    recognizer: Recognizer, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, (first, second) = tmp_path / "result.json", (tmp_path / f"result.json.journal{end}" for end in ("", ".1"))
+    for multi_label, metric in ((False, None), (True, ["mean_average_precision"])):
+        videos = read_list(clips / "gaps.txt", num_classes=8, multi_label=multi_label)
+        expected = evaluate(recognizer, videos, scores=True, metrics=metric)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_before_removal(patch)
+            evaluate(recognizer, videos, out=out, scores=True, metrics=metric)
+        first.rename(second)  # journals go one after the other, that of the first process last
+        first.write_bytes(second.read_bytes().splitlines(keepends=True)[0])
+        with open(first, "ab") as stream:
+            stream.write(second.read_bytes().splitlines(keepends=True)[-1])
+        second.unlink()
+        before = out.read_bytes()
+        with counted(recognizer) as seen:
+            with pytest.raises(OutputError, match=r"result\.json exists"):
+                evaluate(recognizer, videos, out=out, metrics=metric)  # without the scores it is another result
+            assert evaluate(recognizer, videos, out=out, scores=True, metrics=metric) == expected
+        assert (seen, out.read_bytes(), names(tmp_path)) == ([], before, ["result.json"])
+        out.unlink()
+
+
+def test_a_file_of_somebody_else_is_refused_before_the_work(
+    recognizer: Recognizer, clips: Path, tmp_path: Path
+) -> None:
+    """Whatever a journal of a killed run says."""
+    out = tmp_path / "result.json"
+    interrupt(recognizer, clips / "list.txt", out, after=4)
+    out.write_text("mine")
+    with counted(recognizer) as videos, pytest.raises(OutputError, match=r"result\.json exists; pass --force"):
+        evaluate(recognizer, clips / "list.txt", out=out)
+    assert (videos, out.read_text()) == ([], "mine")
+    out.unlink()
+    with counted(recognizer) as videos:
+        evaluate(recognizer, clips / "list.txt", out=out)
+    assert len(videos) == NUM_VIDEOS - 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks(
+    number: int, recognizer: Recognizer, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    interrupt(recognizer, clips / "list.txt", tmp_path / "result.json", after=NUM_VIDEOS - 1)
+    evaluate(recognizer, clips / "list.txt", out=tmp_path / "result.json")
+    assert names(tmp_path) == ["result.json"]
+
+
+def test_a_lock_that_fails_otherwise_is_told(
+    recognizer: Recognizer, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OutputError, match=r"cannot write .*journal: Input/output error"):
+        evaluate(recognizer, clips / "list.txt", out=tmp_path / "result.json")
+
+
 COMMAND = [sys.executable, "-m", "videozoo", "eval", "test_tsn", "--scores"]
 
 
@@ -431,7 +508,10 @@ class Threads:
 
         def work(rank: int) -> None:
             self.here.rank = rank
-            answers[rank] = evaluate(recognizer, data, **options)  # type: ignore[arg-type]
+            try:
+                answers[rank] = evaluate(recognizer, data, **options)  # type: ignore[arg-type]
+            except VideoZooError as error:
+                answers[rank] = f"{type(error).__name__}: {error}"
 
         threads = [threading.Thread(target=work, args=(rank,)) for rank in range(self.size)]
         for thread in threads:
@@ -489,6 +569,120 @@ def test_another_number_of_processes_may_go_on(
     assert threads.num_sent == NUM_VIDEOS  # the scores of each video once, though all of them read the journal
     assert out.read_bytes() == one.read_bytes()
     assert names(tmp_path) == ["one.json", "result.json"]
+
+
+def test_one_process_and_many_exclude_each_other(
+    recognizer: Recognizer, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, first = tmp_path / "result.json", tmp_path / "result.json.journal"
+    threads = Threads(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "joined", threads.joined)
+        with open(first, "wb") as stream, counted(recognizer) as videos:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            for overwrite in (False, True):
+                answers = threads.run(recognizer, clips / "list.txt", out=out, overwrite=overwrite)
+                assert answers == 2 * [
+                    f"OutputError: another process is writing {first}: wait for it, or give another --out (out=)"
+                ]
+        assert (videos, names(tmp_path)) == ([], [first.name])
+
+        refused = []
+
+        def another(*_: object) -> None:
+            with pytest.raises(OutputError, match="another process is writing"):
+                Journal(first, {})
+            refused.append(None)
+
+        handle = recognizer.model.register_forward_pre_hook(another)
+        try:
+            threads.run(recognizer, clips / "list.txt", out=out)
+        finally:
+            handle.remove()
+    assert len(refused) == NUM_VIDEOS
+    assert names(tmp_path) == [out.name]
+
+
+def test_a_journal_that_is_in_use_is_left(recognizer: Recognizer, clips: Path, tmp_path: Path) -> None:
+    out, theirs = tmp_path / "result.json", tmp_path / "result.json.journal.7"
+    for end in ("3", "7"):
+        interrupt(recognizer, clips / "list.txt", out, after=2)
+        (tmp_path / "result.json.journal").rename(tmp_path / f"result.json.journal.{end}")
+    with open(theirs, "ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with counted(recognizer) as videos:
+            evaluate(recognizer, clips / "list.txt", out=out)
+    assert len(videos) == NUM_VIDEOS - 4
+    assert names(tmp_path) == [out.name, theirs.name]
+
+
+def test_what_the_first_process_cannot_write_ends_all(
+    recognizer: Recognizer, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is lost."""
+    out = tmp_path / "result.json"
+    threads = Threads(3)
+    monkeypatch.setattr(evaluation, "joined", threads.joined)
+    handle = recognizer.model.register_forward_pre_hook(lambda *_: out.write_text("mine") and None)
+    try:
+        answers = threads.run(recognizer, clips / "list.txt", out=out)
+    finally:
+        handle.remove()
+    assert answers == 3 * [f"OutputError: {out} exists; pass --force (overwrite=True) to replace it"]
+    assert out.read_text() == "mine"
+    out.unlink()
+    with counted(recognizer) as videos:
+        threads.run(recognizer, clips / "list.txt", out=out)
+    assert (videos, names(tmp_path)) == ([], [out.name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("in_first", "status", "message"),
+    [
+        (None, 5, "there is no such file or folder"),  # with --strict, in the share of the second process
+        ("result.json", 6, "result.json exists; pass --force"),
+        ("result.json.journal", 6, "belongs to a run with another weights"),
+    ],
+)
+def test_an_error_in_one_process_is_one_line_in_each(
+    in_first: str | None, status: int, message: str, clips: Path, tmp_path: Path
+) -> None:
+    """Two real processes over gloo, which share no disk; nobody ends the one that waits."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    path = tmp_path / "list.txt"
+    path.write_text(f"{clips}/2000000.mp4 0\n{clips}/{'2000001' if in_first else 'gone'}.mp4 1\n")
+    command = [*COMMAND, "--data", str(path), "--strict", "--out", "result.json"]
+    processes = []
+    for rank in range(2):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        if rank == 0 and in_first is not None:
+            (folder / in_first).write_text('{"run": {}}\n')
+        group = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment() | group,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    ended = [process.communicate(timeout=300) for process in processes]
+    told = [[line for line in err.splitlines() if line.startswith("videozoo: ")] for _, err in ended]
+    assert [len(lines) for lines in told] == [1, 1], ended
+    assert not any("Traceback" in err for _, err in ended), ended
+    assert message in told[0 if in_first else 1][0]
+    statuses = [process.returncode for process in processes]
+    if in_first:
+        assert (statuses, told[1]) == ([status, status], told[0])
+    else:
+        assert (statuses, told[0]) == (
+            [1, status], ["videozoo: error: another process of this run has ended: its own line says why"],
+        )  # fmt: skip
 
 
 @pytest.mark.slow

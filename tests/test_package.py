@@ -37,7 +37,7 @@ LAYERS = {
     "model_config": 3, "prediction": 3,
     "inventory": 4, "frame_features": 4, "conversion": 4, "mmaction2_file": 4, "model_card": 4, "inference": 4,
     "evaluation_result": 4,
-    "pretrained": 5, "model_folder": 5,
+    "pretrained": 5, "model_folder": 5, "evaluation_journal": 5,
     "models": 6, "artefacts": 6,
     "predict": 7, "convert": 7,
     "demo": 8, "hub": 8, "importing": 8, "verification": 8, "protocols": 8,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +13,8 @@ from tqdm import tqdm
 
 from videozoo import registry
 from videozoo.checkpoints.tensors import sha256_tensors
-from videozoo.errors import ListError, UnknownWeights, VideoError
+from videozoo.errors import ListError, UnknownWeights, VideoError, first_line
+from videozoo.evaluation_journal import Attempt, attempt
 from videozoo.evaluation_result import (
     TOPK,
     EvaluationResult,
@@ -28,8 +26,8 @@ from videozoo.evaluation_result import (
     published,
     worst_classes,
 )
-from videozoo.files import place, refuse_unfit
-from videozoo.journal import Journal, beside, discard, read
+from videozoo.files import refuse_unfit
+from videozoo.journal import beside
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Average, Entry
 from videozoo.metrics import top_k_accuracy
@@ -57,8 +55,9 @@ def evaluate(
     """Recognise every video of a list and measure how often that is right.
 
     Under torchrun every process takes a disjoint share of the videos, and all of them return the same result. With
-    ``out``, what is done is kept in ``OUT.journal`` (under torchrun ``OUT.journal.RANK``) until the result is written:
-    the same call, with any number of processes, goes on where a killed one stopped, and ends with the same bytes.
+    ``out``, what is done is kept in ``OUT.journal`` (of further processes ``OUT.journal.RANK``) until the result is
+    written: the same call, with any number of processes, goes on where a killed one stopped, and ends with the same
+    bytes. Where one process fails all of them end; with ``strict`` those that are at work may first come to their end.
     Scores may differ by 1e-6 where the number of threads does: torchrun gives each process one, unless
     OMP_NUM_THREADS says otherwise.
 
@@ -79,32 +78,39 @@ def evaluate(
         ListError: the list cannot be used, or none of its videos exists.
         VideoError: none of the videos can be decoded, or, with ``strict``, one of them.
         InvalidArgument: an unknown protocol or metric, or a metric that does not fit the labels.
-        OutputError: ``out`` exists or cannot be written, or its journal belongs to another run.
+        OutputError: ``out`` exists or cannot be written, or its journal belongs to another run or to a running one.
+        RanksError: another process has ended.
     """
-    if out is not None:
-        refuse_unfit(Path(out), overwrite=overwrite)
+    target = None if out is None else Path(out)
+    with joined() as ranks:
+        with ranks.together():
+            if target is not None:  # the journal may say that the file is this evaluation's own
+                refuse_unfit(target, overwrite=overwrite or beside(target).exists())
+            found = _with_views(recognizer, protocol, average_clips)
+            videos = data if isinstance(data, VideoList) else read_list_for(found, data)
+            if any(label >= len(found.labels) for video in videos.videos for label in video.labels):
+                raise ListError(f"{videos.source} has labels that the network's {len(found.labels)} classes lack")
+            videos.refuse_absent()
+            wanted = chosen_metrics(metrics, videos)
+        run = _Run(found, sha256_tensors(found.model.state_dict()), videos, wanted, scores, strict, progress)
+        with attempt(target, run.identity(), run.asked(), ranks, anew=overwrite, keep_failures=not strict) as current:
+            if current.written is not None:
+                current.remove()
+                return current.written
+            result = run.result(run.outcomes(current), current)
+            current.finish(result, overwrite=overwrite)
+    return result
+
+
+def _with_views(
+    recognizer: Recognizer | str, protocol: str | None, average_clips: Average | Literal["row"] | None
+) -> Recognizer:
     found = load_recognizer(recognizer) if isinstance(recognizer, str) else recognizer
     found = found if protocol is None else with_protocol(found, protocol)
-    if average_clips != "row":
-        views = replace(found.transform.views, average_clips=average_clips)
-        found = replace(found, transform=replace(found.transform, views=views))
-    names = found.labels
-    videos = data if isinstance(data, VideoList) else read_list_for(found, data)
-    if any(label >= len(names) for video in videos.videos for label in video.labels):
-        raise ListError(f"{videos.source} has labels that the network's {len(names)} classes lack")
-    if not any(video.path.exists() for video in videos.videos):
-        raise ListError(
-            f"{videos.source}: none of its {len(videos.videos)} videos exists, as {videos.videos[0].path}; "
-            "--root (root=) says what the paths are relative to"
-        )
-    wanted = chosen_metrics(metrics, videos)
-    digest = sha256_tensors(found.model.state_dict())
-    run = _Run(found, digest, videos, None if out is None else Path(out), strict, progress)
-    with joined() as ranks:
-        outcomes = run.outcomes(ranks, anew=overwrite)
-        result = run.result(outcomes, wanted, scores=scores)
-        run.finish(ranks, result, overwrite=overwrite)
-    return result
+    if average_clips == "row":
+        return found
+    views = replace(found.transform.views, average_clips=average_clips)
+    return replace(found, transform=replace(found.transform, views=views))
 
 
 def read_list_for(
@@ -144,38 +150,26 @@ class _Run:
     recognizer: Recognizer
     weights_sha256: str
     videos: VideoList
-    out: Path | None
+    wanted: Sequence[str]
+    scores: bool
     strict: bool
     progress: bool
 
-    def outcomes(self, ranks: Ranks, *, anew: bool) -> dict[int, Outcome]:
+    def outcomes(self, current: Attempt) -> dict[int, Outcome]:
         """By the video's place in the list, in that order: of earlier attempts, of this process, of all others."""
-        run = self._identity()
-        journals = self._journals()
-        if anew:
-            for path in journals:
-                discard(path)
-            journals = []
-            ranks.gather(None)  # nobody begins a journal that another still removes
-        known: dict[int, Outcome] = {}
-        for path in journals:
-            self._read(path, run, known)
+        ranks = current.ranks
         # Without a shared disk each process knows its own; what several know, the first of them hands on.
-        by_rank = ranks.gather(set(known))
+        by_rank = ranks.gather(set(current.known))
         done = set[int]().union(*by_rank)
         todo = [number for number in range(len(self.videos.videos)) if number not in done]
-        journal = None if self.out is None else Journal(_journal(self.out, ranks), run)
-        with journal or nullcontext():
-            for number, outcome in self._recognise(todo[ranks.rank :: ranks.size], known, ranks):
-                known[number] = outcome
-                if journal is not None:
-                    journal.append({"video": number} | _packed(outcome))
+        for number, outcome in self._recognise(todo[ranks.rank :: ranks.size], current.known, ranks):
+            current.keep(number, outcome)
         handed_on = set[int]().union(*by_rank[: ranks.rank])
-        mine = {number: outcome for number, outcome in known.items() if number not in handed_on}
+        mine = {number: outcome for number, outcome in current.known.items() if number not in handed_on}
         found = {number: outcome for theirs in ranks.gather(mine) for number, outcome in theirs.items()}
         return dict(sorted(found.items()))
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What two runs must have in common for their outcomes to be those of one."""
         transform = self.recognizer.transform
         identity = {
@@ -187,20 +181,10 @@ class _Run:
         }
         return dict(json.loads(json.dumps(identity)))  # as it will be read: lists for tuples
 
-    def _journals(self) -> list[Path]:
-        """Those that this process can see: of one process, or of each under torchrun."""
-        if self.out is None:
-            return []
-        name = re.compile(re.escape(beside(self.out).name) + r"(\.\d+)?")
-        return sorted(path for path in self.out.parent.iterdir() if name.fullmatch(path.name))
-
-    def _read(self, path: Path, run: dict[str, Any], known: dict[int, Outcome]) -> None:
-        for line in read(path, run):
-            number = int(line["video"])
-            if "scores" in line:
-                known[number] = np.frombuffer(base64.b64decode(line["scores"]), dtype="<f4")
-            elif not self.strict:  # a strict run tries again, and what it then decoded is kept
-                known.setdefault(number, str(line["reason"]))
+    def asked(self) -> dict[str, Any]:
+        """What the result depends on beside the outcomes."""
+        asked = {"list": str(self.videos.source), "labels": self.recognizer.labels, "metrics": self.wanted}
+        return dict(json.loads(json.dumps(asked | {"scores": self.scores})))
 
     def _recognise(
         self, share: Sequence[int], known: dict[int, Outcome], ranks: Ranks
@@ -222,14 +206,14 @@ class _Run:
                 bar.update()
                 yield number, outcome
 
-    def result(self, outcomes: dict[int, Outcome], wanted: Sequence[str], *, scores: bool) -> EvaluationResult:
+    def result(self, outcomes: dict[int, Outcome], current: Attempt) -> EvaluationResult:
         """The outcomes of all videos, measured."""
         listed, model, views = self.videos.videos, self.recognizer.model, self.recognizer.transform.views
         decoded = [(listed[number], outcome) for number, outcome in outcomes.items() if not isinstance(outcome, str)]
         failed = [(listed[number], outcome) for number, outcome in outcomes.items() if isinstance(outcome, str)]
         failures = tuple(video.problem(reason) for video, reason in failed)
         if not decoded:
-            self._remove_journals()  # or the next attempt would not even try
+            current.remove()  # or the next attempt would not even try
             raise VideoError(f"none of the {len(listed)} videos can be decoded; the first: {failures[0]}")
         row = row_of(model)
         per_video = (
@@ -244,25 +228,12 @@ class _Run:
             num_failed=len(failures),
             protocol=protocol_in_words(views),
             views=views,
-            metrics=measured(wanted, decoded),
+            metrics=measured(self.wanted, decoded),
             published=None if row is None else published(row),
             worst_classes=() if self.videos.multi_label else worst_classes(decoded, self.recognizer.labels),
             failures=failures,
-            videos=tuple(per_video) if scores else None,
+            videos=tuple(per_video) if self.scores else None,
         )
-
-    def finish(self, ranks: Ranks, result: EvaluationResult, *, overwrite: bool) -> None:
-        """Write the result, once, and then give up the journals."""
-        if self.out is None:
-            return
-        if ranks.rank == 0:
-            place(self.out, lambda path: _write(path, result), overwrite=overwrite)
-        ranks.gather(None)
-        self._remove_journals()
-
-    def _remove_journals(self) -> None:
-        for path in self._journals():
-            path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -300,23 +271,7 @@ def row_of(model: VideoModel) -> Entry | None:
     return row if row.num_classes == model.num_classes else None
 
 
-def _journal(out: Path, ranks: Ranks) -> Path:
-    path = beside(out)
-    return path.with_name(f"{path.name}.{ranks.rank}") if ranks.size > 1 else path
-
-
 def _outcome(answer: Prediction | VideoError) -> Outcome:
     if isinstance(answer, VideoError):
-        return str(answer).splitlines()[0]
+        return first_line(answer)
     return np.asarray(answer.scores.numpy(), dtype=np.float32)
-
-
-def _packed(outcome: Outcome) -> dict[str, str]:
-    if isinstance(outcome, str):
-        return {"reason": outcome}
-    return {"scores": base64.b64encode(outcome.astype("<f4").tobytes()).decode()}
-
-
-def _write(path: Path, result: EvaluationResult) -> None:
-    text = json.dumps(asdict(result), indent=2, ensure_ascii=False)
-    path.write_text(f"{text}\n", encoding="utf-8", errors="surrogateescape", newline="\n")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +127,9 @@ def measured(wanted: Sequence[str], decoded: Sequence[tuple[ListedVideo, Scores]
             targets = np.zeros(scores.shape, dtype=np.int64)
             for row, (video, _) in zip(targets, decoded, strict=True):
                 row[list(video.labels)] = 1
-            precision = metrics.mean_average_precision
-            figures[name] = (precision if name == precision.__name__ else metrics.mmit_mean_average_precision)(
-                scores, targets
-            )
+            by_video = name == "mmit_mean_average_precision"
+            precision = metrics.mmit_mean_average_precision if by_video else metrics.mean_average_precision
+            figures[name] = precision(scores, targets)
     return figures
 
 
@@ -159,6 +161,32 @@ def protocol_in_words(views: Views) -> str:
     frames = f", {views.num_frames} frames {views.frame_stride} apart" if views.sampling == "clips" else ""
     averages = {"prob": "mean of probabilities", "score": "mean of logits", None: "one row of logits"}
     return f"{views_in_words(views)}{frames}, {averages[views.average_clips]}"
+
+
+def write_result(path: Path, result: EvaluationResult) -> None:
+    """Fill a file with a result, as JSON; OSError where that cannot be."""
+    text = json.dumps(asdict(result), indent=2, ensure_ascii=False)
+    path.write_text(f"{text}\n", encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
+def read_result(path: Path) -> EvaluationResult:
+    """What `write_result` wrote."""
+    table = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    videos = table["videos"]
+    return EvaluationResult(
+        **table
+        | {
+            "views": Views(**table["views"]),
+            "published": None if table["published"] is None else Published(**table["published"]),
+            "worst_classes": tuple(ClassResult(**found) for found in table["worst_classes"]),
+            "failures": tuple(Problem(**found) for found in table["failures"]),
+            "videos": None if videos is None else tuple(VideoResult(**_with_tuples(found)) for found in videos),
+        }
+    )
+
+
+def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
 
 
 def _labels(decoded: Sequence[tuple[ListedVideo, Scores]]) -> NDArray[np.int64]:

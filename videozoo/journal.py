@@ -5,6 +5,7 @@ The first line says which run it is. A line that was cut off, or what a power cu
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -175,7 +176,7 @@ def _opened(path: Path) -> IO[bytes]:
 def _lock(stream: IO[bytes], path: Path, *, shared: bool = False) -> None:
     """Keep other processes out until ``stream`` is closed, or its process gone, however it ended.
 
-    ``shared`` lets those in that ask for the same.
+    ``shared`` lets those in that ask for the same. A file system that knows no locks lets everybody in.
     """
     if sys.platform == "win32":
         return
@@ -185,6 +186,9 @@ def _lock(stream: IO[bytes], path: Path, *, shared: bool = False) -> None:
         fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputError(f"another process is writing {path}: wait for it, or give another --out (out=)") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
 
 
 def _lines(path: Path) -> Iterator[tuple[Line, int]]:

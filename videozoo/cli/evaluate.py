@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from videozoo.cli.data import add_list_arguments, read_labels
 from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
-from videozoo.errors import ListError
+from videozoo.errors import ListError, printable
 from videozoo.files import refuse_unfit
+from videozoo.journal import beside
 
 if TYPE_CHECKING:
     from videozoo.evaluation_result import EvaluationResult
@@ -60,30 +61,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the result beside what was published; of several processes, the first one prints."""
-    if options.out is not None:
-        refuse_unfit(options.out, overwrite=options.force)  # before the work, not after it
+    from videozoo.ranks import joined
+
+    with joined() as ranks:
+        with ranks.together():
+            _refuse(options)  # before the work, not after it
+            from videozoo.evaluation import evaluate, read_list_for
+            from videozoo.inference import reuse_heap
+
+            reuse_heap()
+            recognizer = _recognizer(options)
+            videos = read_list_for(
+                recognizer, options.data, root=options.root, form=options.form, multi_label=options.multi_label,
+                template=options.template,
+            )  # fmt: skip
+        result = evaluate(
+            recognizer, videos, protocol=options.protocol,
+            average_clips=None if options.average_clips == "none" else options.average_clips,
+            metrics=options.metrics, out=options.out, overwrite=options.force, scores=options.scores,
+            strict=options.strict, progress=True,
+        )  # fmt: skip
+    if ranks.rank == 0:
+        print(
+            json.dumps(asdict(result), indent=2, ensure_ascii=False)
+            if options.json
+            else "\n".join(map(printable, _lines(result)))
+        )
+    return 0
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    if options.out is not None:  # the journal may say that the file is this evaluation's own
+        refuse_unfit(options.out, overwrite=options.force or beside(options.out).exists())
     if ":" not in options.model:
         refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     if not options.data.exists():
         raise ListError(f"no list at {options.data}: there is no such file or folder")
-    from videozoo.evaluation import evaluate, read_list_for
-    from videozoo.inference import reuse_heap
-
-    reuse_heap()
-    recognizer = _recognizer(options)
-    videos = read_list_for(
-        recognizer, options.data, root=options.root, form=options.form, multi_label=options.multi_label,
-        template=options.template,
-    )  # fmt: skip
-    result = evaluate(
-        recognizer, videos, protocol=options.protocol,
-        average_clips=None if options.average_clips == "none" else options.average_clips,
-        metrics=options.metrics, out=options.out, overwrite=options.force, scores=options.scores,
-        strict=options.strict, progress=True,
-    )  # fmt: skip
-    if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(asdict(result), indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(result)))
-    return 0
 
 
 def _recognizer(options: argparse.Namespace) -> Recognizer:

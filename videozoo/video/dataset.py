@@ -89,6 +89,14 @@ class VideoList:
         text = json.dumps([self.template, self.multi_label, rows], ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
+    def refuse_absent(self) -> None:
+        """Raise ListError where none of the videos exists."""
+        if not any(os.path.exists(video.path) for video in self.videos):
+            raise ListError(
+                f"{self.source}: none of its {len(self.videos)} videos exists, as {self.videos[0].path}; "
+                "--root (root=) says what the paths are relative to"
+            )
+
 
 def read_list(
     source: StrPath,
