@@ -1,9 +1,9 @@
 """Accuracy of scores, by the rules of the original projects: small functions of numpy arrays.
 
 torchmetrics (1.9) is not used. It agrees on mean class accuracy, absent classes included, and on top-k accuracy without
-ties; but it settles ties as ``torch.topk`` does (top-1 0.220 on the tied figures of ``tests/test_metrics.py``, where
-MMAction2 has 0.205), refuses a k above the number of classes, and counts a class without positives as an average
-precision of 0 (0.1548, MMAction2 0.1645). What is left is shorter than the calls would be.
+ties; but it settles ties as ``torch.topk`` does, refuses a k above the number of classes, and counts a class without
+positives as an average precision of 0 (0.1548 on the figures of ``tests/test_metrics.py``, MMAction2 0.1645). What is
+left is shorter than the calls would be.
 """
 
 from __future__ import annotations
