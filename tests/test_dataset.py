@@ -22,6 +22,7 @@ from videozoo.mmaction2_file import write_mmaction2
 from videozoo.synthetic import MOTIONS
 from videozoo.training.network import create_network
 from videozoo.training.plan import Plan, make_plan
+from videozoo.training.run import train
 from videozoo.video.dataset import VideoList, read_list
 from videozoo.video.decode import FrameFolder, open_frames
 from videozoo.video.listed import check_videos, listed_video
@@ -414,6 +415,21 @@ def test_the_weights_classifier_is_kept_for_the_weights_classes(
     as_given = [f"group {number}" for number in range(8)]
     reordered = create_network("test_tsn", plan.recipe, num_classes=8, class_names=as_given, pretrained="motion8")
     assert not torch.equal(old.weight, reordered.get_classifier().weight)
+
+
+def test_a_training_begins_with_a_new_classifier_for_other_classes(tmp_path: Path) -> None:
+    old = create_model("test_tsn", "motion8").get_classifier().weight
+    write_video(tmp_path / "video.mp4", make_frames(8, 32, 32))
+    for names, kept in ((MOTIONS, True), ([f"group {number}" for number in range(8)], False)):
+        data = tmp_path / str(kept)
+        for name in names:
+            (data / name).mkdir(parents=True)
+            (data / name / "a.mp4").write_bytes((tmp_path / "video.mp4").read_bytes())
+        changes = ["run.batch_size=1", "run.num_steps=1", "optimizer.lr=1e-9"]
+        plan = make_plan("test_tsn", data, tmp_path / f"run {kept}", pretrained="motion8", changes=changes)
+        train(plan, num_workers=0, device="cpu")
+        new = create_model(f"local-dir:{plan.out}/last").get_classifier().weight
+        assert torch.allclose(old, new, atol=1e-5) is kept
 
 
 def test_a_file_whose_classes_nobody_has_named_keeps_its_classifier(tmp_path: Path) -> None:
