@@ -417,7 +417,9 @@ def test_the_weights_classifier_is_kept_for_the_weights_classes(
     assert not torch.equal(old.weight, reordered.get_classifier().weight)
 
 
-def test_a_training_begins_with_a_new_classifier_for_other_classes(tmp_path: Path) -> None:
+def test_a_training_begins_with_a_new_classifier_for_other_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     old = create_model("test_tsn", "motion8").get_classifier().weight
     write_video(tmp_path / "video.mp4", make_frames(8, 32, 32))
     for names, kept in ((MOTIONS, True), ([f"group {number}" for number in range(8)], False)):
@@ -430,6 +432,7 @@ def test_a_training_begins_with_a_new_classifier_for_other_classes(tmp_path: Pat
         train(plan, num_workers=0, device="cpu")
         new = create_model(f"local-dir:{plan.out}/last").get_classifier().weight
         assert torch.allclose(old, new, atol=1e-5) is kept
+        assert ("for classes of other names" in caplog.text) is not kept
 
 
 def test_a_file_whose_classes_nobody_has_named_keeps_its_classifier(tmp_path: Path) -> None:

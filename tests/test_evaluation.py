@@ -409,6 +409,8 @@ def test_a_run_that_was_killed_when_all_was_written_ends_as_if_it_had_not_been(
         with counted(recognizer) as seen:
             with pytest.raises(OutputError, match=r"result\.json exists"):
                 evaluate(recognizer, videos, out=out, metrics=metric)  # without the scores it is another result
+            with pytest.raises(OutputError, match=r"result\.json exists"):
+                evaluate(recognizer, videos, out=out, scores=True, metrics=metric, strict=True)
             assert evaluate(recognizer, videos, out=out, scores=True, metrics=metric) == expected
         assert (seen, out.read_bytes(), names(tmp_path)) == ([], before, ["result.json"])
         out.unlink()

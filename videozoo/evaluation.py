@@ -184,7 +184,7 @@ class _Run:
     def asked(self) -> dict[str, Any]:
         """What the result depends on beside the outcomes."""
         asked = {"list": str(self.videos.source), "labels": self.recognizer.labels, "metrics": self.wanted}
-        return dict(json.loads(json.dumps(asked | {"scores": self.scores})))
+        return dict(json.loads(json.dumps(asked | {"scores": self.scores, "strict": self.strict})))
 
     def _recognise(
         self, share: Sequence[int], known: dict[int, Outcome], ranks: Ranks

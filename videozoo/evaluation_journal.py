@@ -20,7 +20,7 @@ import numpy as np
 from videozoo.errors import OutputError
 from videozoo.evaluation_result import EvaluationResult, Outcome, read_result, write_result
 from videozoo.files import place, refuse_unfit, sha256_file
-from videozoo.journal import Journal, beside, discard, read
+from videozoo.journal import Journal, beside, discard, read, scan
 from videozoo.ranks import Ranks
 
 
@@ -136,7 +136,7 @@ def _written(
     try:
         refuse_unfit(out, overwrite=False)
     except OutputError:
-        if not lines:
+        if not lines:  # nothing was done that could be gone on with
             journal.remove()
         raise
     return None
@@ -157,7 +157,7 @@ def _discard_others(out: Path) -> None:
 def _read(path: Path, run: dict[str, Any], known: dict[int, Outcome], *, keep_failures: bool) -> None:
     if not path.exists():
         return
-    for line in read(path, run):
+    for line, _ in scan(path, run):
         if "scores" in line:
             known[int(line["video"])] = np.frombuffer(base64.b64decode(line["scores"]), dtype="<f4")
         elif "reason" in line and keep_failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from videozoo.models.tsn import TSN
 from videozoo.predict import own_class_names, protocol_of
 from videozoo.training.recipe import LossSettings, Recipe
 from videozoo.video.lookup import plain
+
+_log = logging.getLogger(__name__)
 
 
 class WithLoss(nn.Module):
@@ -88,6 +91,7 @@ def create_network(
         fill_trunk(network, settings.imagenet)
     stored = _stored_classes(name, tag, checkpoint)
     if stored == num_classes and _has_other_names(network, class_names, of_file=checkpoint is not None):
+        _log.warning("%s: its classifier was replaced by a new, untrained one, for classes of other names", name)
         network.reset_classifier(num_classes)
         stored = None
     if isinstance(network.fc, nn.Linear) and stored != num_classes:
