@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from batch_runs import ENVIRONMENT, command, wait_for, write_many
+from child_functions import Deadly
+from synthetic_frames import make_frames
 
-from videozoo.batch import local
+from videozoo import create_transform, get_weights
+from videozoo.batch import decoders, local, on_ray
 from videozoo.batch.answers import Network, Question
+from videozoo.batch.decoders import Failure, outcomes
 from videozoo.batch.inputs import Item, find_videos
+from videozoo.batch.pieces import Plan
+from videozoo.batch.ray_folder import Ends, Folder, Found, Todo
+from videozoo.batch.tables import parquet_schema
+from videozoo.cli.main import run
+from videozoo.demo import write_video
 from videozoo.errors import OutputError
 
 
@@ -26,29 +37,294 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_many(tmp_path_factory.mktemp("many"), 500)
 
 
+ENGINE = ["--engine", "ray", "--out", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "0"], "--workers 0"),
+        (["--device", "cpu"], "--device cpu"),
+        (["--shard", "1/2"], "shard"),
+        (["--address", "nowhere.invalid:1"], "no Ray cluster at nowhere.invalid:1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["extract", "predict"])
+def test_what_ray_does_not_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    name: str, arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    Path("a.mp4").touch()
+    assert run([name, "a.mp4", "--model", "test_tsn", *ENGINE, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("videozoo: error: ") and message in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+# What a folder says is done
+
+ABOUT = {"kind": "features", "window_seconds": 1.0}
+WHOLE = {"kind": "features", "window_seconds": None}
+Wanted = tuple[str, int, float | None, str | None]
+"""Path, window, where it starts, and why it has no answer."""
+
+
+def opened(folder: Path, about: dict[str, Any] = ABOUT) -> Folder:
+    pytest.importorskip("pyarrow")
+    with Folder(folder, about).begin(overwrite=False):
+        return Folder(folder, about)
+
+
+def write_rows(folder: Folder, rows: Sequence[Wanted], name: str = "part") -> Path:
+    """As Ray does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = [dict(zip(("path", "window", "start_seconds", "error"), row, strict=True)) for row in rows]
+    path = folder.path / f"{name}.parquet"
+    pq.write_table(pa.Table.from_pylist(records, schema=parquet_schema("features", folder.about)), path)
+    return path
+
+
+DAMAGED = "no more frames"
+
+
+@pytest.mark.parametrize(
+    ("about", "rows", "count", "first"),
+    [
+        (ABOUT, [(0, 0.0, None), (1, 1.0, None)], 2, None),
+        (ABOUT, [(0, 0.0, None), (1, 1.0, None)], None, 2),
+        (ABOUT, [(0, 0.0, None), (2, 2.0, None)], 3, 1),
+        (ABOUT, [(0, 0.0, "out of memory")], 1, None),
+        (ABOUT, [(0, 0.0, "out of memory")], 2, 1),
+        (ABOUT, [(0, 0.0, None), (1, None, DAMAGED)], None, None),
+        (ABOUT, [(2, None, DAMAGED)], None, 0),
+        (ABOUT, [(0, None, DAMAGED), (1, 1.0, None)], 3, 2),
+        (ABOUT, [], 1, 0),
+        (WHOLE, [(0, 0.0, None)], None, None),
+        (WHOLE, [(0, None, DAMAGED)], None, None),
+        (WHOLE, [], 1, 0),
+    ],
+)
+def test_a_video_is_done_when_its_every_row_is_there(
+    tmp_path: Path,
+    about: dict[str, Any],
+    rows: list[tuple[int, float | None, str | None]],
+    count: int | None,
+    first: int | None,
+) -> None:
+    folder = opened(tmp_path, about)
+    write_rows(folder, [("a.mp4", *row) for row in rows])
+    if count is not None:
+        Ends(tmp_path).add("a.mp4", count)
+    left = folder.read().left([Item("a.mp4")])
+    assert [video.first for video in left] == ([] if first is None else [first])
+    assert [video.known for video in left] == ([] if first is None else [{row[0] for row in rows}])
+
+
+def test_rows_of_other_videos_do_not_count(tmp_path: Path) -> None:
+    folder = opened(tmp_path, WHOLE)
+    write_rows(folder, [("a", 0, 0.0, None), ("b", 0, None, DAMAGED), ("c", 0, None, DAMAGED), ("d", 0, 0.0, None)])
+    assert folder.read().summed([Item("a"), Item("b")]) == (1, 1)
+
+
+def test_a_row_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    write_rows(folder, [("a", 0, 0.0, None)], "one")
+    write_rows(folder, [("a", 0, 0.0, None)], "two")
+    with pytest.raises(OutputError, match="repeats window 0 of a: start with --force"):
+        folder.read()
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 100, -1])
+def test_a_file_that_was_cut_off_is_removed(tmp_path: Path, size: int) -> None:
+    folder = opened(tmp_path)
+    part = write_rows(folder, [("a", 0, 0.0, None)])
+    part.write_bytes(part.read_bytes()[:size])
+    assert len(folder.read().left([Item("a")])) == 1
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("content", [b"my own notes", b"PAR1 and my own notes PAR1"])
+def test_a_file_that_ray_did_not_leave_is_kept(tmp_path: Path, content: bytes) -> None:
+    folder = opened(tmp_path)
+    part = tmp_path / "mine.parquet"
+    part.write_bytes(content)
+    with pytest.raises(OutputError, match=r"mine\.parquet cannot be read .*remove the file"):
+        folder.read()
+    assert part.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    folder = opened(tmp_path)
+    part = write_rows(folder, [("a", 0, 0.0, None)])
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="Input/output error"):
+        patch.setattr(pq, "read_table", failing)
+        folder.read()
+    assert part.exists() and folder.read().answered == {"a": 1}
+
+
+def test_a_file_of_another_run_is_refused(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    write_rows(Folder(tmp_path, ABOUT | {"layer": "layer3"}), [("a", 0, 0.0, None)])
+    with pytest.raises(OutputError, match="of another run: name a new folder"):
+        folder.read()
+
+
+def test_a_folder_is_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    folder = Folder(out, ABOUT)
+    with folder.begin(overwrite=False) as run:
+        with pytest.raises(OutputError, match="another process is writing"):
+            folder.begin(overwrite=True)
+        write_rows(folder, [("a", 0, 0.0, None)])
+        Ends(out).add("a", 1)
+    folder.begin(overwrite=False).__exit__()
+    with pytest.raises(OutputError, match="another layer"):
+        Folder(out, ABOUT | {"layer": "layer3"}).begin(overwrite=False)
+    with folder.begin(overwrite=False) as run:
+        run.append({"finished": True})
+    with pytest.raises(OutputError, match="exists; pass --force"):
+        folder.begin(overwrite=False)
+    assert not folder.read().left([Item("a")])
+    with folder.begin(overwrite=True):
+        assert folder.read().left([Item("a")])
+    folder.begin(overwrite=False).__exit__()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(OutputError, match="holds other files"):
+        Folder(tmp_path, ABOUT).begin(overwrite=False)
+
+
+# What a task does
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_decoder_stays() -> Iterator[None]:
+    yield
+    on_ray._give_up_decoders()
+
+
+def decoded(video: Todo) -> list[dict[str, Any]]:
+    plan = Plan(create_transform(get_weights("test_ircsn"), "center"), 0.5, frame_rate=16)
+    return list(on_ray._decode(pickle.dumps(plan), {"video": pickle.dumps(video)}))
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ((), [(0, True), (1, True), (2, True), (3, False)]),
+        ((1,), [(0, True), (2, True), (3, False)]),
+        ((0, 1, 2), [(3, False)]),
+    ],
+)
+def test_a_task_decodes_what_has_no_row(
+    tmp_path: Path, known: tuple[int, ...], expected: list[tuple[int, bool]]
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, make_frames(24, 32, 48))
+    found = decoded(Todo(Item(str(path)), "a.mp4", frozenset(known)))
+    assert [(message["window"], bool(message["piece"])) for message in found] == expected
+    assert {(message["path"], message["error"]) for message in found} == {("a.mp4", "")}
+
+
+@pytest.mark.parametrize("given", ["folder/a.mp4", "./folder/a.mp4", "folder//a.mp4"])
+def test_a_task_finds_relative_paths_and_its_reasons_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.mp4").write_bytes(b"no video")
+    monkeypatch.chdir(tmp_path)
+    (expected,) = outcomes(Plan(create_transform(get_weights("test_ircsn"), "center")), decoders.Job(0, Item(given)))
+    assert isinstance(expected, Failure) and "not a video" in expected.reason
+    (video,) = Found().left([Item(given)])
+    monkeypatch.chdir("/")
+    errors = [message["error"] for message in decoded(video)]
+    assert errors == [expected.reason, ""]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision announces its image writer's removal
+def test_windows_before_the_damage_are_not_lost(tmp_path: Path) -> None:
+    from torchvision.io import write_png
+
+    for number, frame in enumerate(make_frames(24, 32, 48), start=1):
+        write_png(torch.from_numpy(frame).permute(2, 0, 1), str(tmp_path / f"img_{number:05}.png"))
+    for number in range(17, 25):
+        (tmp_path / f"img_{number:05}.png").write_bytes(b"no image")
+    found = decoded(Todo(Item(str(tmp_path)), "frames", frozenset({2})))
+    assert [(message["window"], bool(message["piece"]), message["error"]) for message in found] == [
+        (0, True, ""), (1, True, ""), (3, False, ""),
+    ]  # fmt: skip
+    (failure, _) = decoded(Todo(Item(str(tmp_path)), "frames", frozenset({0, 1})))
+    assert failure["window"] == 2 and failure["error"].startswith("frames/img_00017.png is not a readable image")
+
+
+def test_a_video_that_kills_its_decoder_is_a_row(tmp_path: Path) -> None:
+    video = Todo(Item(str(tmp_path / "a.mp4"), None, Deadly()), "a.mp4")  # type: ignore[arg-type]
+    reason = "a.mp4: its decoder died 2 times (exit status 3)"
+    assert [(message["window"], message["error"]) for message in decoded(video)] == [(0, reason), (1, "")]
+
+
+def test_an_actor_gets_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = on_ray._anywhere(Network("local-dir:best", checkpoint=Path("a.pth"), lock=Path("b.lock")))
+    assert (network.name, network.checkpoint, network.lock) == (
+        f"local-dir:{tmp_path}/best", tmp_path / "a.pth", tmp_path / "b.lock",
+    )  # fmt: skip
+    assert on_ray._anywhere(Network("test_tsn")) == Network("test_tsn")
+
+
+# Whole runs
+
+
+def instead_of_ray(monkeypatch: pytest.MonkeyPatch, answered: Sequence[str]) -> list[list[str]]:
+    """Answer for the first windows of these videos alone; returns what is asked for in each run."""
+    asked: list[list[str]] = []
+
+    def compute(job: Any, plan: Any, todo: Sequence[Todo], folder: Folder, address: Any) -> None:
+        asked.append([video.name for video in todo])
+        names = [video.name for video in todo if video.name in answered]
+        write_rows(folder, [(name, 0, 0.0, None) for name in names], f"part{len(list(folder.path.iterdir()))}")
+        for name in names:
+            Ends(folder.path).add(name, 1)
+
+    monkeypatch.setattr(on_ray, "_compute", compute)
+    return asked
+
+
+def job(out: Path, *names: str, **more: Any) -> local.Job:
+    items = [Item(name) for name in names]
+    return local.Job(items, Network("test_ircsn", mode="center"), Question("features"), out, 0.5, **more)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
 def test_a_video_that_ray_lost_is_missed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
-    import pyarrow as pa
-
-    from videozoo.batch import on_ray
-
-    items = [Item("a.mp4"), Item("b\udcff.mp4")]
-    wanted = local.Job(items, Network("test_ircsn", mode="center"), Question("features"), tmp_path / "ray", 0.5)
-
-    def answers_for(name: str) -> Callable[..., None]:
-        def compute(job: Any, plan: Any, todo: Any, folder: Any, address: Any) -> None:
-            row = {"path": name, "window": 0, "start_seconds": 0.0, "error": None}
-            schema = pa.schema([("path", "string"), ("window", "int64"), ("start_seconds", "f8"), ("error", "string")])
-            pq.write_table(pa.Table.from_pylist([row], schema=schema), folder.path / f"{len(name)}.parquet")
-
-        return compute
-
-    monkeypatch.setattr(on_ray, "_compute", answers_for("a.mp4"))
-    with pytest.raises(OutputError, match="lacks 1 videos"):
+    pytest.importorskip("pyarrow")
+    wanted = job(tmp_path / "ray", "a.mp4", "b\udcff.mp4")
+    instead_of_ray(monkeypatch, ["a.mp4"])
+    with pytest.raises(OutputError, match="lacks 1 videos, as b"):
         on_ray.run(wanted)
-    monkeypatch.setattr(on_ray, "_compute", answers_for("b\\udcff.mp4"))
+    asked = instead_of_ray(monkeypatch, ["b\\udcff.mp4"])
     assert on_ray.run(wanted).num_rows == 2
+    assert asked == [["b\\udcff.mp4"]]
+
+
+def test_a_killed_run_goes_on_over_a_folder_that_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    asked = instead_of_ray(monkeypatch, ["a.mp4", "c.mp4"])
+    with pytest.raises(OutputError, match="lacks 1 videos"):
+        on_ray.run(job(tmp_path / "ray", "a.mp4", "b.mp4"))
+    assert on_ray.run(job(tmp_path / "ray", "a.mp4", "c.mp4")).num_rows == 2
+    assert asked == [["a.mp4", "b.mp4"], ["c.mp4"]]
+    with pytest.raises(OutputError, match="--force"):
+        on_ray.run(job(tmp_path / "ray", "a.mp4", "c.mp4"))
+    assert on_ray.run(job(tmp_path / "ray", "a.mp4", overwrite=True)).num_rows == 1
 
 
 @pytest.fixture
@@ -105,8 +381,6 @@ def test_ray_runs_on_two_nodes_that_are_killed_go_on(many: Path, tmp_path: Path,
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_with_a_node_that_dies_writes_every_row_once(many: Path, tmp_path: Path, cluster: Any) -> None:
     import ray
-
-    from videozoo.batch import on_ray
 
     expected = local_rows(many, tmp_path / "local.parquet")
     out = tmp_path / "ray"
