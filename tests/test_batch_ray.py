@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -406,3 +408,87 @@ def test_ray_with_a_node_that_dies_writes_every_row_once(many: Path, tmp_path: P
         ray.shutdown()
     assert (summary.num_videos, summary.num_rows, summary.num_failed) == (500, 475, 25)
     assert_same_rows(out, expected)
+
+
+@pytest.fixture
+def lethal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder's name: whichever process looks into it is killed, on the cluster of this test as well."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("""
+import os, signal, sys
+
+def look(event, arguments):
+    if event in ("os.listdir", "os.scandir") and str(arguments[0]).endswith("lethal"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(look)
+""")
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
+    (tmp_path / "clips" / "lethal").mkdir(parents=True)
+    return "clips/lethal"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_has_the_local_rows_of_windows_with_labels_and_of_relative_paths(
+    tmp_path: Path, lethal: str, cluster: Any
+) -> None:
+    import pyarrow.parquet as pq
+
+    clips = write_many(tmp_path / "clips", 14)
+    (tmp_path / "list.txt").write_text(
+        "\n".join([lethal, *(f"clips/{path.name}" for path in sorted(clips.glob("v*")))])
+    )
+    (tmp_path / "names.txt").write_text("\n".join(f"name {number}" for number in range(8)))
+    predict = [sys.executable, "-m", "videozoo", "predict", "list.txt", "--model", "test_tsn", "--labels", "names.txt"]
+    predict += ["--window", "0.5", "--stride", "0.25", "--topk", "2", "--fps", "16", "--out"]
+    for more in (["local.parquet", "--workers", "1"], ["ray", "--engine", "ray", "--address", cluster.address]):
+        done = subprocess.run([*predict, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr.splitlines()[-1:]) == (
+            5, ["videozoo: error: 2 of 15 videos could not be decoded; the column `error` says why"],
+        )  # fmt: skip
+    found, expected = (
+        sorted(pq.read_table(tmp_path / name).to_pylist(), key=lambda row: (row["path"], row["window"]))
+        for name in ("ray", "local.parquet")
+    )
+    assert len(expected) > 50 and {row["error"] for row in expected if row["path"] == lethal} == {
+        f"{lethal}: its decoder died 2 times (signal 9)"
+    }
+    for row, other in zip(found, expected, strict=True):
+        if other["probabilities"] is not None:
+            np.testing.assert_allclose(row.pop("probabilities"), other.pop("probabilities"), atol=1e-5)
+        assert row == other
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_an_interrupt_of_the_terminal_leaves_one_line_and_a_folder_that_goes_on(many: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "ray"
+    extract = command(many, out, "--engine", "ray")
+    environment = ENVIRONMENT | {"RAY_ADDRESS": "127.0.0.1:1"}  # of no cluster, and none was asked for
+    process = subprocess.Popen(
+        extract, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    wait_for(lambda: bool(list(out.glob("*.parquet"))), process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate() == (b"", b"videozoo: interrupted\n")
+    assert process.returncode == 130
+    while in_session(process.pid):
+        threading.Event().wait(0.1)
+    assert not (out / "_run.journal").read_text().count("finished")
+    done = subprocess.run(extract, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (5, f"{out}: 475 rows of 500 videos\n")
+    assert done.stderr == "videozoo: error: 25 of 500 videos could not be decoded; the column `error` says why\n"
+
+
+def in_session(number: int) -> list[str]:
+    """Numbers of the processes that were started in this session and still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session, *_ = path.read_text().rpartition(")")[2].split()
+            if int(session) == number and state != "Z":
+                found.append(path.parent.name)
+    return found
