@@ -463,24 +463,33 @@ def test_ray_has_the_local_rows_of_windows_with_labels_and_of_relative_paths(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_an_interrupt_of_the_terminal_leaves_one_line_and_a_folder_that_goes_on(many: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "message", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_a_run_that_is_told_to_end_leaves_one_line_and_a_folder_that_goes_on(
+    tmp_path: Path, number: int, message: str, status: int
+) -> None:
     pytest.importorskip("ray")
     out = tmp_path / "ray"
-    extract = command(many, out, "--engine", "ray")
+    extract = command(write_many(tmp_path, 200), out, "--engine", "ray")
     environment = ENVIRONMENT | {"RAY_ADDRESS": "127.0.0.1:1"}  # of no cluster, and none was asked for
     process = subprocess.Popen(
         extract, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     wait_for(lambda: bool(list(out.glob("*.parquet"))), process)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate() == (b"", b"videozoo: interrupted\n")
-    assert process.returncode == 130
+    assert len(in_session(process.pid)) > 5
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does it
+    else:
+        process.send_signal(number)
+    assert process.communicate() == (b"", f"videozoo: {message}\n".encode())
+    assert process.returncode == status
     while in_session(process.pid):
         threading.Event().wait(0.1)
-    assert not (out / "_run.journal").read_text().count("finished")
+    assert "finished" not in (out / "_run.journal").read_text()
     done = subprocess.run(extract, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (5, f"{out}: 475 rows of 500 videos\n")
-    assert done.stderr == "videozoo: error: 25 of 500 videos could not be decoded; the column `error` says why\n"
+    assert (done.returncode, done.stdout) == (5, f"{out}: 190 rows of 200 videos\n")
+    assert done.stderr == "videozoo: error: 10 of 200 videos could not be decoded; the column `error` says why\n"
 
 
 def in_session(number: int) -> list[str]:

@@ -10,8 +10,10 @@ import logging
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -59,8 +61,8 @@ def run(job: Job, *, address: str | None = None) -> Summary:
     _refuse_unreachable(address)
     recognizer = job.network.load()
     job.question.to(recognizer)  # raises for a layer that does not exist
-    about = job.about(recognizer)
-    del about["videos"]  # a killed run goes on over a folder that has grown
+    # Without the videos: a killed run goes on over a folder that has grown.
+    about = {name: value for name, value in job.about(recognizer).items() if name != "videos"}
     folder = Folder(job.out.absolute(), about)
     with folder.begin(overwrite=job.overwrite) as journal:
         todo = folder.read().left(job.items)
@@ -142,11 +144,22 @@ def _connect(address: str | None) -> None:
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ writes advice to our terminal
     try:
-        with _stderr_to_nowhere():  # where it would say that this variable is set
+        with _signals_kept(), _stderr_to_nowhere():  # where it would say that this variable is set
             # Without "local" it joins whichever cluster RAY_ADDRESS or its files of the last one name.
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InvalidArgument(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray makes SIGTERM print addresses and abort."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
