@@ -149,6 +149,13 @@ def test_a_file_that_was_cut_off_is_removed(tmp_path: Path, size: int) -> None:
     assert not part.exists()
 
 
+def test_an_end_that_a_power_cut_has_spoilt_is_as_if_never_said(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    write_rows(folder, [("a", 0, 0.0, None), ("b", 0, 0.0, None)])
+    (tmp_path / "_ends-0.jsonl").write_bytes(b'\0\0\0\n["b", 1]\n["a", 1')
+    assert [video.name for video in folder.read().left([Item("a"), Item("b")])] == ["a"]
+
+
 @pytest.mark.parametrize("content", [b"my own notes", b"PAR1 and my own notes PAR1"])
 def test_a_file_that_ray_did_not_leave_is_kept(tmp_path: Path, content: bytes) -> None:
     folder = opened(tmp_path)

@@ -2,7 +2,7 @@
 
     *.parquet         rows, as Ray wrote them; one that a killed process left without an end is removed
     _run.journal      which run it is, whether it is finished; a running one has it locked
-    _ends-*.jsonl     how many windows a video has, by the actors; only of runs with windows
+    _ends-*.jsonl     how many rows a video has in the end, as the actors are told
 
 Readers of Parquet folders leave out names that begin with an underscore.
 """
@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,9 @@ class Ends:
 
 def _ends_in(path: Path) -> Iterator[tuple[str, int]]:
     for line in path.read_bytes().split(b"\n")[:-1]:  # what was cut off has no end
-        name, count = json.loads(line)
-        yield name, count
+        with suppress(ValueError):  # after a power cut; the video is opened once more
+            name, count = json.loads(line)
+            yield name, count
 
 
 def _is_cut_off(part: Path) -> bool:
