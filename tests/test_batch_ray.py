@@ -292,6 +292,19 @@ def test_an_actor_gets_absolute_paths(tmp_path: Path, monkeypatch: pytest.Monkey
 # Whole runs
 
 
+class _Interrupted:
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_a_destructor_of_ray_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), on_ray._interrupts_kept():
+        _Interrupted()
+        reached = True
+    assert reached and capsys.readouterr().err == ""
+
+
 def instead_of_ray(monkeypatch: pytest.MonkeyPatch, answered: Sequence[str]) -> list[list[str]]:
     """Answer for the first windows of these videos alone; returns what is asked for in each run."""
     asked: list[list[str]] = []

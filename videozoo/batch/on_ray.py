@@ -67,7 +67,8 @@ def run(job: Job, *, address: str | None = None) -> Summary:
     with folder.begin(overwrite=job.overwrite) as journal:
         todo = folder.read().left(job.items)
         if todo:
-            _compute(job, job.plan(recognizer), todo, folder, address)
+            with _interrupts_kept():
+                _compute(job, job.plan(recognizer), todo, folder, address)
         found = folder.read()
         missing = found.left(job.items)
         if missing:
@@ -149,6 +150,27 @@ def _connect(address: str | None) -> None:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InvalidArgument(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """One that comes while Ray is in a destructor, where its executors end, would be printed and forgotten."""
+    lost: list[BaseException] = []
+    hook = sys.unraisablehook
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            lost.append(unraisable.exc_value)
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+    if lost:
+        raise lost[0]
 
 
 @contextmanager
