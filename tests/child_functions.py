@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -73,3 +74,14 @@ def fail(kind: str) -> NoReturn:
 
 def nonsense() -> None:
     os.write(3, b"[" * 100_000)
+
+
+class Deadly:
+    """What ends a child of multiprocessing that receives it."""
+
+    def __reduce__(self) -> tuple[type[Deadly], tuple[()]]:
+        return Deadly, ()
+
+    def __init__(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            os._exit(3)

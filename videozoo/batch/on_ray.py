@@ -6,15 +6,17 @@ local engine, in no order; vectors and probabilities agree to 1e-5 of the larges
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,19 +25,18 @@ import torch
 
 from videozoo.batch import decoders
 from videozoo.batch.answers import Network, Question
-from videozoo.batch.decoders import Failure, outcomes
-from videozoo.batch.inputs import Item
+from videozoo.batch.decoders import Decoders, Failure
 from videozoo.batch.job import Job, Summary
 from videozoo.batch.pieces import Plan
+from videozoo.batch.ray_folder import Ends, Folder, Todo
 from videozoo.batch.rows import Row
-from videozoo.batch.tables import as_record, columns, parquet_schema, recorded
+from videozoo.batch.tables import as_record, columns, parquet_schema
 from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError
-from videozoo.files import place
+from videozoo.model_folder import LOCAL
 
-_RUN_FILE = "_run.json"
-"""Readers of Parquet folders leave out names that begin with an underscore."""
 _CONNECT_SECONDS = 10.0
+_STDERR = 2
 _VIDEOS_PER_TASK = 8
 _ROWS_PER_FILE = 64
 """At least, but for the last file; also what a node that dies loses at most, for each task that writes."""
@@ -60,130 +61,37 @@ def run(job: Job, *, address: str | None = None) -> Summary:
     _refuse_unreachable(address)
     recognizer = job.network.load()
     job.question.to(recognizer)  # raises for a layer that does not exist
-    about = job.about(recognizer)
-    folder = _Folder(job.out.absolute(), about)
-    folder.begin(overwrite=job.overwrite)
-    todo = _todo(job, folder.read())
-    if todo:
-        _compute(job, job.plan(recognizer), todo, folder, address)
-    found = folder.read()
-    missing = [path for item in job.items if (path := recorded(item.path)) not in found.windows]
-    if missing:
-        raise OutputError(f"{folder.path} lacks {len(missing)} videos, as {missing[0]}: the same command goes on")
-    folder.finish()
-    return Summary(str(job.out), len(job.items), found.num_rows, len(found.failed))
+    # Without the videos: a killed run goes on over a folder that has grown.
+    about = {name: value for name, value in job.about(recognizer).items() if name != "videos"}
+    folder = Folder(job.out.absolute(), about)
+    with folder.begin(overwrite=job.overwrite) as journal:
+        todo = folder.read().left(job.items)
+        if todo:
+            with _interrupts_kept():
+                _compute(job, job.plan(recognizer), todo, folder, address)
+        found = folder.read()
+        missing = found.left(job.items)
+        if missing:
+            raise OutputError(
+                f"{folder.path} lacks {len(missing)} videos, as {missing[0].name}: the same command goes on"
+            )
+        journal.append({"finished": True})
+    return Summary(str(job.out), len(job.items), *found.summed(job.items))
 
 
-@dataclass
-class _Found:
-    """What the files of a folder hold."""
-
-    windows: dict[str, set[int]] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
-    ended: set[str] = field(default_factory=set)
-    """Of the failed, those that cannot be decoded any further; of the others one window has no answer."""
-    num_rows: int = 0
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """Ray's Parquet files, and a file that says which run they are of."""
-
-    path: Path
-    about: dict[str, Any]
-
-    def begin(self, *, overwrite: bool) -> None:
-        """Make the folder, or find in it the run that goes on.
-
-        Raises:
-            OutputError: it holds a finished run, another one, or other files.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            known = self._known()
-            if known is None and any(self.path.iterdir()):
-                raise OutputError(f"{self.path} holds other files: name a new folder")
-            if known is not None and overwrite:
-                for part in self._parts():
-                    part.unlink()
-            elif known is not None and known.get("about") != self.about:
-                raise OutputError(f"{self.path} holds another run: name a new folder, or pass --force (overwrite=True)")
-            elif known is not None and known.get("finished"):
-                raise OutputError(f"{self.path} exists; pass --force (overwrite=True) to replace it")
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
-        self._say(finished=False)
-
-    def finish(self) -> None:
-        """Say that nothing is missing."""
-        self._say(finished=True)
-
-    def read(self) -> _Found:
-        """What is there; files that a killed process left without an end are removed.
-
-        Raises:
-            OutputError: a row is there twice.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        found = _Found()
-        for part in self._parts():
-            try:
-                table = pq.read_table(part, columns=["path", "window", "start_seconds", "error"])
-            except (pa.ArrowInvalid, OSError):
-                part.unlink()
-                continue
-            for row in table.to_pylist():
-                windows = found.windows.setdefault(row["path"], set())
-                if row["window"] in windows:
-                    raise OutputError(f"{part} repeats window {row['window']} of {row['path']}: start with --force")
-                windows.add(row["window"])
-                if row["error"] is not None:
-                    found.failed.add(row["path"])
-                    if row["start_seconds"] is None:
-                        found.ended.add(row["path"])
-                else:
-                    found.num_rows += 1
-        return found
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.path.glob("*.parquet"))
-
-    def _known(self) -> dict[str, Any] | None:
-        try:
-            known = json.loads((self.path / _RUN_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return {}
-        return known if isinstance(known, dict) else {}
-
-    def _say(self, *, finished: bool) -> None:
-        text = json.dumps({"about": self.about, "finished": finished}, indent=2)
-        place(self.path / _RUN_FILE, lambda path: _write_text(path, text), overwrite=True)
+def _anywhere(network: Network) -> Network:
+    """The network with absolute paths: an actor has another working directory."""
+    name, checkpoint, lock = network.name, network.checkpoint, network.lock
+    return replace(
+        network,
+        name=LOCAL + str(Path(name.removeprefix(LOCAL)).absolute()) if name.startswith(LOCAL) else name,
+        checkpoint=None if checkpoint is None else checkpoint.absolute(),
+        lock=None if lock is None else lock.absolute(),
+    )
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _todo(job: Job, found: _Found) -> list[dict[str, Any]]:
-    """What Ray is given: videos that no file holds, and of windows those that no file holds.
-
-    How many windows a video has is seen when it is opened; one that has them all costs that alone.
-    """
-    rows = []
-    for item in job.items:
-        name = recorded(item.path)
-        known = found.windows.get(name, set())
-        if name in found.ended or (known and job.window_seconds is None):
-            continue
-        rows.append({"item": pickle.dumps(item), "known": pickle.dumps(known)})
-    return rows
-
-
-def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, address: str | None) -> None:
+def _compute(job: Job, plan: Plan, todo: list[Todo], folder: Folder, address: str | None) -> None:
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # it is read at the import
     import ray
     from ray.data.exceptions import SystemException
     from ray.exceptions import RayError
@@ -197,10 +105,14 @@ def _compute(job: Job, plan: Plan, todo: list[dict[str, Any]], folder: _Folder, 
         context.print_on_execution_start = False
         resources: dict[str, float] = ray.cluster_resources()
         gpus, processors = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        answering = _Answering(job.network, job.question, "cuda" if gpus else "cpu", folder.about["weights"])
+        device = "cuda" if gpus else "cpu"
+        answering = _Answering(_anywhere(job.network), job.question, device, folder.about["weights"], folder.path)
         schema = parquet_schema(job.question.kind, folder.about)
-        rows = ray.data.from_items(todo, override_num_blocks=-(-len(todo) // _VIDEOS_PER_TASK))
-        rows.flat_map(partial(_decode, plan)).map_batches(
+        videos = ray.data.from_items(
+            [{"video": pickle.dumps(video)} for video in todo],
+            override_num_blocks=-(-len(todo) // _VIDEOS_PER_TASK),
+        )
+        videos.flat_map(partial(_decode, pickle.dumps(plan))).map_batches(
             _Actor,
             fn_constructor_kwargs={"answering": answering},
             batch_size=None,
@@ -231,26 +143,107 @@ def _refuse_unreachable(address: str | None) -> None:
 def _connect(address: str | None) -> None:
     import ray
 
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes would write to our terminal
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ writes advice to our terminal
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _signals_kept(), _stderr_to_nowhere():  # where it would say that this variable is set
+            # Without "local" it joins whichever cluster RAY_ADDRESS or its files of the last one name.
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InvalidArgument(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
 
 
-def _decode(plan: Plan, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The decoding stage, as a task: rows that hold a piece, or the reason why there is none."""
-    item: Item = pickle.loads(row["item"])
-    known: set[int] = pickle.loads(row["known"])
-    torch.set_num_threads(1)
-    path = recorded(item.path)
-    first = next(number for number in range(len(known) + 1) if number not in known)
-    for outcome in outcomes(plan, decoders.Job(0, item, first)):
-        if isinstance(outcome, Failure):
-            yield {"path": path, "window": outcome.window, "piece": None, "error": outcome.reason}
-        elif outcome is not None and outcome.window not in known:
-            yield {"path": path, "window": outcome.window, "piece": pickle.dumps(outcome), "error": None}
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """One that comes while Ray is in a destructor, where its executors end, would be printed and forgotten."""
+    lost: list[BaseException] = []
+    hook = sys.unraisablehook
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            lost.append(unraisable.exc_value)
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+    if lost:
+        raise lost[0]
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray makes SIGTERM print addresses and abort."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _stderr_to_nowhere() -> Iterator[None]:
+    """For what is written past Python's own stream."""
+    try:
+        ours = os.dup(_STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(ours, _STDERR)
+        os.close(ours)
+
+
+_decoders: dict[bytes, Decoders] = {}
+"""Of this process, which Ray uses for many tasks: at most one, by what it was made for."""
+
+
+@contextmanager
+def _decoder(plan: bytes) -> Iterator[Decoders]:
+    """A process that decodes, and may die of a file: Ray would give the file to one worker after the other."""
+    if plan not in _decoders:
+        _give_up_decoders()
+        _decoders[plan] = Decoders(pickle.loads(plan), 1).__enter__()
+    try:
+        yield _decoders[plan]
+    except BaseException:
+        _give_up_decoders()  # it may be amid a video
+        raise
+
+
+def _give_up_decoders() -> None:
+    while _decoders:
+        _decoders.popitem()[1].__exit__()
+
+
+def _decode(plan: bytes, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The decoding stage, as a task: rows with a piece, or else an error, or with neither, which is the video's end."""
+    video: Todo = pickle.loads(row["video"])
+    end = video.first
+    with _decoder(plan) as decoder:
+        for _, outcome in decoder.run([decoders.Job(0, video.item, video.first)]):
+            if outcome is None:
+                continue
+            end = outcome.window + 1
+            if outcome.window in video.known:
+                continue
+            if isinstance(outcome, Failure):
+                yield _message(video, outcome.window, error=video.own(outcome.reason))
+            else:
+                yield _message(video, outcome.window, piece=pickle.dumps(outcome))
+    yield _message(video, end)
+
+
+def _message(video: Todo, window: int, *, piece: bytes = b"", error: str = "") -> dict[str, Any]:
+    """All of one type: Ray makes a column with None in it into another one."""
+    return {"path": video.name, "window": window, "piece": piece, "error": error}
 
 
 @dataclass(frozen=True)
@@ -261,6 +254,7 @@ class _Answering:
     question: Question
     device: str
     weights_sha256: str
+    folder: Path
 
 
 class _Actor:
@@ -273,17 +267,22 @@ class _Actor:
             raise CheckpointMismatch(f"{answering.network.name}: this node has other weights than the first one")
         self._kind = answering.question.kind
         self._answer = answering.question.to(recognizer)
+        self._ends = Ends(answering.folder)
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         import pyarrow as pa
 
-        rows = [
-            self._answer(path, pickle.loads(piece))
-            if piece is not None
-            else Row(path, int(window), None, None, error=error)
-            for path, window, piece, error in zip(
-                batch["path"], batch["window"], batch["piece"], batch["error"], strict=True
-            )
-        ]
-        records = [{name: as_record(row)[name] for name in columns(self._kind)} for row in rows]
+        records = []
+        for path, window, piece, error in zip(
+            batch["path"], batch["window"], batch["piece"], batch["error"], strict=True
+        ):
+            if piece:
+                row = self._answer(path, pickle.loads(piece))
+            elif error:
+                row = Row(path, int(window), None, None, error=error)
+            else:
+                self._ends.add(path, int(window))
+                continue
+            record = as_record(row)
+            records.append({name: record[name] for name in columns(self._kind)})
         return pa.Table.from_pylist(records, schema=parquet_schema(self._kind, {}))

@@ -70,8 +70,9 @@ def network(options: argparse.Namespace, class_names: tuple[str, ...] | None = N
     from videozoo.batch.answers import Network
 
     return Network(
-        options.model, options.pretrained, options.checkpoint, options.num_classes, class_names, options.device,
-        options.views or ("full" if options.window is None else "center"), not options.fast_resize, options.lock,
+        options.model, options.pretrained, options.checkpoint, options.num_classes, class_names,
+        options.device or "cpu", options.views or ("full" if options.window is None else "center"),
+        not options.fast_resize, options.lock,
     )  # fmt: skip
 
 
@@ -133,6 +134,9 @@ def target(options: argparse.Namespace, items: list[Item]) -> tuple[list[Item], 
             raise InvalidArgument(
                 "--engine ray writes Parquet to a folder, all of it: name OUT without suffix or shard"
             )
+        for name, value in (("--workers", options.workers), ("--device", options.device)):
+            if value is not None:
+                raise InvalidArgument(f"{name} {value}: --engine ray uses all that the cluster has: leave it out")
         if find_spec("ray") is None:
             raise InvalidArgument('--engine ray needs Ray: pip install "videozoo[ray]"')
         refuse_without_pyarrow()

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="all views of the published test protocol (default), or one in the centre (default for windows)",
     )  # fmt: skip
     parser.add_argument("--fast-resize", action="store_true", help="not OpenCV's resize to the bit; off by one level")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
+    parser.add_argument("--device", help="cpu (default), cuda, cuda:1 ...")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="the lock file to write and obey")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     batch.add_arguments(parser, required=True)

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--fast-resize", action="store_true", help="not OpenCV's resize to the bit; off by one level")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="how many classes to print (5)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
+    parser.add_argument("--device", help="cpu (default), cuda, cuda:1 ...")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="the lock file to write and obey")
     parser.add_argument(
         "--profile", action="store_true", help="also print where the time goes; no video is then decoded ahead"
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         options.model,
         pretrained=options.pretrained or True,
         checkpoint_path=options.checkpoint,
-        device=options.device,
+        device=options.device or "cpu",
         mode=options.views or "full",
         exact=not options.fast_resize,
         num_classes=options.num_classes,
