@@ -88,8 +88,8 @@ class Recognizer:
 
         Each window is sampled like a video of its own, and answered as soon as the last frame that it shows is there;
         windows that the end cuts off before that are left out. Windows share resized frames, and, where the network
-        sees frames one by one (TSN), what it computes of each, if the stride is a multiple of the distance of two
-        sampled frames. In memory are the frames of the windows at hand.
+        sees frames one by one (TSN), what it computes of each frame that several of them show. In memory are the frames
+        of the windows at hand.
 
         Args:
             frames: each uint8 (H, W, 3), R, G, B; read no further than the next answer needs.
