@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import logging
 import os
@@ -443,11 +444,8 @@ def test_in_a_browser(tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    with av.open(str(tmp_path / "video.webm"), "w") as container:  # of a kind that every Chromium plays
-        stream = container.add_stream("libvpx", rate=16, width=128, height=96, pix_fmt="yuv420p")
-        for frame in make_frames(64, 96, 128):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    _write_webm(tmp_path / "video.webm", 64)
+    _write_webm(tmp_path / "dropped.webm", 48)
     encoded(tmp_path, make_frames(40, 32, 48))
     (tmp_path / "broken.mp4").write_bytes(b"<img src=x onerror=alert(1)>")
     options = webdriver.ChromeOptions()
@@ -464,7 +462,21 @@ def test_in_a_browser(tmp_path: Path) -> None:
             wait = WebDriverWait(browser, 120)
             wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#model option")) == 2)
             choose = browser.find_element(By.ID, "file")
+
+            def choose_network(name: str, file: str) -> None:
+                browser.find_element(By.CSS_SELECTOR, f"#model option[value={name}]").click()
+                wait.until(lambda page: page.execute_script("return answer.model + answer.name") == name + file)
+
+            _drop(browser, tmp_path / "dropped.webm")
+            wait.until(lambda page: "48 frames" in page.find_element(By.ID, "status").text)
+            choose_network("test_tsn", "dropped.webm")
             choose.send_keys(str(tmp_path / "video.webm"))
+            wait.until(lambda page: "64 frames" in page.find_element(By.ID, "status").text)
+            _drop(browser, tmp_path / "dropped.webm")
+            wait.until(lambda page: "48 frames" in page.find_element(By.ID, "status").text)
+            choose_network("test_ircsn", "dropped.webm")  # the file at hand, not the one that was chosen before
+            choose.send_keys(str(tmp_path / "video.webm"))
+            wait.until(lambda page: "64 frames" in page.find_element(By.ID, "status").text)
             wait.until(lambda page: page.find_element(By.ID, "result").is_displayed())
             assert len(browser.find_elements(By.CSS_SELECTOR, "#top li")) == 5
             assert len(browser.find_elements(By.CSS_SELECTOR, "#timeline path")) == 5
@@ -488,3 +500,23 @@ def test_in_a_browser(tmp_path: Path) -> None:
             assert all("422" in message or "favicon" in message for message in severe), severe
         finally:
             browser.quit()
+
+
+def _write_webm(path: Path, num_frames: int) -> None:
+    """Of a kind that every Chromium plays."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=16, width=128, height=96, pix_fmt="yuv420p")
+        for frame in make_frames(num_frames, 96, 128):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _drop(browser: Any, path: Path) -> None:
+    """As if the file were dragged onto the page from elsewhere."""
+    script = """
+        const bytes = Uint8Array.from(atob(arguments[0]), (char) => char.charCodeAt(0));
+        const dragged = new DataTransfer();
+        dragged.items.add(new File([bytes], arguments[1]));
+        document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: dragged, bubbles: true }));
+    """
+    browser.execute_script(script, base64.b64encode(path.read_bytes()).decode("ascii"), path.name)
