@@ -138,8 +138,9 @@ def test_the_page_loads_nothing_from_elsewhere(path: str, ask: Ask) -> None:
 @pytest.mark.parametrize(
     "path", ["/docs", "/redoc", "/../app.py", "/%2e%2e/app.py", "/static/index.html", "//etc/passwd"]
 )
-def test_there_are_no_other_files(path: str, ask: Ask) -> None:
+def test_there_are_no_other_files(path: str, ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     assert ask(path, method="GET").status_code == 404
+    assert caplog.messages == ["refused 404: Not Found"]
 
 
 # Refusals
@@ -204,12 +205,14 @@ def test_bytes_are_counted_whatever_is_announced(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("limits", [replace(SMALL, idle_seconds=0.01), replace(SMALL, upload_seconds=0.01)])
-def test_a_slow_upload_ends(limits: Limits, ask: Ask) -> None:
+def test_a_slow_upload_ends(limits: Limits, ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
         await asyncio.Event().wait()
 
     assert ask(URL, content=body(), headers=VIDEO, limits=limits).status_code == 408
+    (message,) = caplog.messages
+    assert message.startswith("refused 408: the upload took longer than")
 
 
 @pytest.mark.parametrize(
@@ -290,6 +293,27 @@ def test_a_full_queue_says_so(recognizers: dict[str, Recognizer], tmp_path: Path
     assert asyncio.run(exchange()) == [503, 200, 60]
 
 
+def test_a_file_that_cannot_be_removed_holds_no_place(
+    recognizers: dict[str, Recognizer],
+    tmp_path: Path,
+    video: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def exchange() -> list[int]:
+        app = create_app(recognizers, tmp_path, limits=replace(SMALL, queue=1), hosts=LOOPBACK)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as client:
+            return [(await client.post(URL, content=video, headers=VIDEO)).status_code for _ in range(2)]
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    assert asyncio.run(exchange()) == [200, 200]
+    assert sum("an upload stays in" in message for message in caplog.messages) == 2
+
+
 def test_limits_that_let_nothing_through_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="queue=0"):
         Limits(queue=0)
@@ -332,6 +356,8 @@ def test_jobs_run_in_turn_and_one_that_fails_stops_nothing() -> None:
         (["--model", "net.pt2"], 2, "export .onnx or .xml"),
         (["--queue", "0"], 2, "above 0"),
         (["--host", "256.1.1.1"], 6, "cannot listen on 256.1.1.1"),
+        (["--port", "0", "--model", "local-dir:nowhere"], 4, "local-dir:nowhere: there is no file config.json"),
+        (["--port", "0", "--model", "hf-hub:no@such@name"], 2, "after @ stands a branch"),
     ],
 )
 def test_bad_arguments(arguments: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
