@@ -3,7 +3,8 @@
     python benchmarks/export.py [--models A,B] [--formats onnx,openvino] [--out results/export.csv]
 
 Random weights; every dynamic axis that the network can have; three inputs of different sizes, the first of which is the
-centred view of the published protocol. `python benchmarks/publish.py` writes the README's table from the file.
+centred view of the published protocol. Lines of other networks and formats stay in the file as they are. `python
+benchmarks/publish.py` writes the README's table from it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 import videozoo
 from videozoo.benchmark.task import random_model
 from videozoo.export import export_model
+from videozoo.files import place
 
 ROOT = Path(__file__).parent.parent
 MODELS = (
@@ -28,6 +30,8 @@ MODELS = (
     "ipcsn_r152",
 )  # fmt: skip
 RUNTIMES = {"onnx": ("onnxruntime", ".onnx"), "openvino": ("openvino", ".xml"), "torch-export": ("torch", ".pt2")}
+
+_KEYS = ("model", "format", "fused")
 
 
 def measure(model: str, format: str, fused: bool, folder: Path) -> dict[str, str]:
@@ -58,6 +62,31 @@ def measure(model: str, format: str, fused: bool, folder: Path) -> dict[str, str
     }
 
 
+def with_row(rows: list[dict[str, str]], row: dict[str, str]) -> list[dict[str, str]]:
+    """The lines with another in the place of the one of the same network, format and folding, or at their end."""
+    same = [number for number, other in enumerate(rows) if all(other[key] == row[key] for key in _KEYS)]
+    if not same:
+        return [*rows, row]
+    return [row if number == same[0] else other for number, other in enumerate(rows)]
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    place(path, write, overwrite=True)
+
+
 def main() -> int:
     """Write the lines, one by one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,16 +95,14 @@ def main() -> int:
     parser.add_argument("--fused", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "export.csv")
     options = parser.parse_args()
-    rows: list[dict[str, str]] = []
+    rows = _read(options.out)
     for model in options.models.split(","):
         for format_name in options.formats.split(","):
             with tempfile.TemporaryDirectory(prefix="videozoo-") as folder:
-                rows.append(measure(model, format_name, options.fused, Path(folder)))
-            sys.stderr.write("  ".join(rows[-1].values()) + "\n")
-            with open(options.out, "w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+                row = measure(model, format_name, options.fused, Path(folder))
+            sys.stderr.write("  ".join(row.values()) + "\n")
+            rows = with_row(rows, row)
+            _write(options.out, rows)
     return 0
 
 

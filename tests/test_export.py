@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ from videozoo import create_model, export_model, get_weights, load_recognizer
 from videozoo import export as exporting
 from videozoo.artefacts import exported
 from videozoo.artefacts.exported import ExportedModel, load_exported
-from videozoo.artefacts.form import format_of, is_artefact
+from videozoo.artefacts.form import format_of, is_artefact, parse_form
+from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.cli.main import run
 from videozoo.errors import InvalidArgument, OutputError, UnreadableCheckpoint, VideoZooError
 from videozoo.export import TOLERANCE
+from videozoo.predict import protocol_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -120,8 +123,56 @@ def test_labels_preprocessing_and_provenance_are_in_the_metadata(written: Callab
     entry = get_weights("test_ircsn")
     assert record["pretrained_cfg"]["protocol"]["full"]["num_frames"] == entry.protocol.full.num_frames
     assert record["label_names"][0] == load_recognizer("test_ircsn").labels[0]
-    assert record["provenance"]["weights"] == entry.name
+    found = record["provenance"]
+    assert (found["weights"], found["trained_from"]) == (entry.name, None)
+    assert entry.file is not None
+    assert found["file"] == {"name": entry.file.name, "sha256": entry.file.sha256, "sha256_prefix": None}
+    assert found["weights_sha256"] == sha256_tensors(create_model("test_ircsn", True).state_dict())
     assert record["export"]["dynamic"] == ["batch"]
+
+
+def test_a_network_of_ones_own_says_what_it_comes_from(tmp_path: Path) -> None:
+    network = create_model("test_ircsn", True)
+    with torch.no_grad():
+        network.get_classifier().weight.mul_(1.5)
+    protocol = protocol_of(network)
+    network.pretrained_cfg["protocol"] = dataclasses.replace(
+        protocol, full=dataclasses.replace(protocol.full, crop_size=24)
+    )
+    export_model(network, tmp_path / "net.onnx")
+    text, _ = exported.open_artefact(tmp_path / "net.onnx", trusted=False)
+    found = json.loads(text)["provenance"]
+    assert (found["weights"], found["trained_from"]) == (None, get_weights("test_ircsn").name)
+    assert found["weights_sha256"] == sha256_tensors(network.state_dict())
+    # Fixed at the size of the full protocol, it has no use for one view in the centre.
+    assert load_recognizer(str(tmp_path / "net.onnx")).transform.views.crop_size == 24
+    with pytest.raises(InvalidArgument, match="export it with --dynamic size or --views center; what it takes") as hint:
+        load_recognizer(str(tmp_path / "net.onnx"), mode="center")
+    assert str(hint.value).endswith("the views 'full'")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"format": "tflite"}, {"format": ["onnx"]}, {"dtype": "int4"}, {"dtype": 3}, {"fused": "yes"}, {"fused": 1}),
+        *({"dynamic": ["time"]}, {"dynamic": 1}, {"clip": [1, 3, 8, 32]}, {"least": [0, 1, 1, 1, 1]}),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    record = {
+        "format": "onnx", "dtype": "float32", "fused": True, "clip": [1, 3, 8, 32, 32], "dynamic": ["batch"],
+        "least": [1, 1, 1, 1, 1], "smallest_clip": [1, 1, 1],
+    }  # fmt: skip
+    assert parse_form(record, "net.onnx").dynamic == ("batch",)
+    with pytest.raises(UnreadableCheckpoint, match="it does not say what clips it takes"):
+        parse_form(record | wrong, "net.onnx")
+
+
+def test_a_measurement_leaves_the_lines_of_others(repository: Path) -> None:
+    with_row = runpy.run_path(str(repository / "benchmarks" / "export.py"))["with_row"]
+    rows = [{"model": model, "format": "onnx", "fused": "no", "difference": "1"} for model in ("a", "b")]
+    assert with_row(rows, rows[0] | {"difference": "2"}) == [rows[0] | {"difference": "2"}, rows[1]]
+    assert with_row(rows, rows[1] | {"fused": "yes"}) == [*rows, rows[1] | {"fused": "yes"}]
 
 
 def test_a_program_is_opened_only_on_trust(written: Callable[[str], Path]) -> None:

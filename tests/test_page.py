@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import logging
 import os
@@ -137,8 +138,9 @@ def test_the_page_loads_nothing_from_elsewhere(path: str, ask: Ask) -> None:
 @pytest.mark.parametrize(
     "path", ["/docs", "/redoc", "/../app.py", "/%2e%2e/app.py", "/static/index.html", "//etc/passwd"]
 )
-def test_there_are_no_other_files(path: str, ask: Ask) -> None:
+def test_there_are_no_other_files(path: str, ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     assert ask(path, method="GET").status_code == 404
+    assert caplog.messages == ["refused 404: Not Found"]
 
 
 # Refusals
@@ -203,12 +205,14 @@ def test_bytes_are_counted_whatever_is_announced(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("limits", [replace(SMALL, idle_seconds=0.01), replace(SMALL, upload_seconds=0.01)])
-def test_a_slow_upload_ends(limits: Limits, ask: Ask) -> None:
+def test_a_slow_upload_ends(limits: Limits, ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
         await asyncio.Event().wait()
 
     assert ask(URL, content=body(), headers=VIDEO, limits=limits).status_code == 408
+    (message,) = caplog.messages
+    assert message.startswith("refused 408: the upload took longer than")
 
 
 @pytest.mark.parametrize(
@@ -289,6 +293,27 @@ def test_a_full_queue_says_so(recognizers: dict[str, Recognizer], tmp_path: Path
     assert asyncio.run(exchange()) == [503, 200, 60]
 
 
+def test_a_file_that_cannot_be_removed_holds_no_place(
+    recognizers: dict[str, Recognizer],
+    tmp_path: Path,
+    video: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def exchange() -> list[int]:
+        app = create_app(recognizers, tmp_path, limits=replace(SMALL, queue=1), hosts=LOOPBACK)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as client:
+            return [(await client.post(URL, content=video, headers=VIDEO)).status_code for _ in range(2)]
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    assert asyncio.run(exchange()) == [200, 200]
+    assert sum("an upload stays in" in message for message in caplog.messages) == 2
+
+
 def test_limits_that_let_nothing_through_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="queue=0"):
         Limits(queue=0)
@@ -331,6 +356,8 @@ def test_jobs_run_in_turn_and_one_that_fails_stops_nothing() -> None:
         (["--model", "net.pt2"], 2, "export .onnx or .xml"),
         (["--queue", "0"], 2, "above 0"),
         (["--host", "256.1.1.1"], 6, "cannot listen on 256.1.1.1"),
+        (["--port", "0", "--model", "local-dir:nowhere"], 4, "local-dir:nowhere: there is no file config.json"),
+        (["--port", "0", "--model", "hf-hub:no@such@name"], 2, "after @ stands a branch"),
     ],
 )
 def test_bad_arguments(arguments: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -443,11 +470,8 @@ def test_in_a_browser(tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    with av.open(str(tmp_path / "video.webm"), "w") as container:  # of a kind that every Chromium plays
-        stream = container.add_stream("libvpx", rate=16, width=128, height=96, pix_fmt="yuv420p")
-        for frame in make_frames(64, 96, 128):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    _write_webm(tmp_path / "video.webm", 64)
+    _write_webm(tmp_path / "dropped.webm", 48)
     encoded(tmp_path, make_frames(40, 32, 48))
     (tmp_path / "broken.mp4").write_bytes(b"<img src=x onerror=alert(1)>")
     options = webdriver.ChromeOptions()
@@ -464,7 +488,21 @@ def test_in_a_browser(tmp_path: Path) -> None:
             wait = WebDriverWait(browser, 120)
             wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#model option")) == 2)
             choose = browser.find_element(By.ID, "file")
+
+            def choose_network(name: str, file: str) -> None:
+                browser.find_element(By.CSS_SELECTOR, f"#model option[value={name}]").click()
+                wait.until(lambda page: page.execute_script("return answer.model + answer.name") == name + file)
+
+            _drop(browser, tmp_path / "dropped.webm")
+            wait.until(lambda page: "48 frames" in page.find_element(By.ID, "status").text)
+            choose_network("test_tsn", "dropped.webm")
             choose.send_keys(str(tmp_path / "video.webm"))
+            wait.until(lambda page: "64 frames" in page.find_element(By.ID, "status").text)
+            _drop(browser, tmp_path / "dropped.webm")
+            wait.until(lambda page: "48 frames" in page.find_element(By.ID, "status").text)
+            choose_network("test_ircsn", "dropped.webm")  # the file at hand, not the one that was chosen before
+            choose.send_keys(str(tmp_path / "video.webm"))
+            wait.until(lambda page: "64 frames" in page.find_element(By.ID, "status").text)
             wait.until(lambda page: page.find_element(By.ID, "result").is_displayed())
             assert len(browser.find_elements(By.CSS_SELECTOR, "#top li")) == 5
             assert len(browser.find_elements(By.CSS_SELECTOR, "#timeline path")) == 5
@@ -488,3 +526,23 @@ def test_in_a_browser(tmp_path: Path) -> None:
             assert all("422" in message or "favicon" in message for message in severe), severe
         finally:
             browser.quit()
+
+
+def _write_webm(path: Path, num_frames: int) -> None:
+    """Of a kind that every Chromium plays."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=16, width=128, height=96, pix_fmt="yuv420p")
+        for frame in make_frames(num_frames, 96, 128):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _drop(browser: Any, path: Path) -> None:
+    """As if the file were dragged onto the page from elsewhere."""
+    script = """
+        const bytes = Uint8Array.from(atob(arguments[0]), (char) => char.charCodeAt(0));
+        const dragged = new DataTransfer();
+        dragged.items.add(new File([bytes], arguments[1]));
+        document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: dragged, bubbles: true }));
+    """
+    browser.execute_script(script, base64.b64encode(path.read_bytes()).decode("ascii"), path.name)

@@ -18,10 +18,11 @@ from torch import Tensor
 from videozoo import create_transform, get_weights, load_recognizer
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, VideoError
+from videozoo.frame_features import FrameFeatures
 from videozoo.models.tsn import TSN
 from videozoo.predict import Recognizer
 from videozoo.video.decode import FewerFramesError, open_frames
-from videozoo.video.views import ViewTransform
+from videozoo.video.views import SampledVideo, ViewTransform
 from videozoo.video.windows import sample_windows, stream_windows, windows
 
 VIDEO = make_frames(90, 32, 48)
@@ -155,8 +156,29 @@ def test_an_answer_comes_before_the_next_frame_is_asked_for() -> None:
     assert max(answer.prediction.frame_indices) == asked[-1] < 16
 
 
-def test_a_frame_by_frame_network_computes_each_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    recognizer = load_recognizer("test_tsn")
+@pytest.mark.parametrize("as_frame", [np.asarray, torch.from_numpy])
+def test_a_camera_may_use_one_buffer_for_all_frames(as_frame: Any) -> None:
+    frames = make_frames(16, 32, 32)  # of the size of the resize, which then makes no copy
+    buffer = np.empty_like(frames[0])
+
+    def camera() -> Iterator[Any]:
+        for frame in frames:
+            buffer[:] = frame
+            yield as_frame(buffer)
+
+    recognizer = load_recognizer("test_ircsn", crop_size=32)
+    assert recognizer.transform.views.short_side == 32
+    (answer,) = recognizer.stream(camera(), window=16)
+    assert torch.equal(answer.prediction.view_logits, recognizer(frames).view_logits)
+
+
+@pytest.mark.parametrize(
+    ("num_segments", "window", "stride"), [(8, 32, 4), (25, 64, 4), (25, 64, 7), (3, 10, 1), (8, 5, 2)]
+)
+def test_a_frame_by_frame_network_computes_each_frame_once(
+    num_segments: int, window: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = load_recognizer("test_tsn", num_segments=num_segments, mode="center")
     seen: list[int] = []
     forward = TSN.forward_features
 
@@ -165,9 +187,26 @@ def test_a_frame_by_frame_network_computes_each_frame_once(monkeypatch: pytest.M
         return forward(model, x)
 
     monkeypatch.setattr(TSN, "forward_features", counted)
-    answers = list(recognizer.stream(iter(VIDEO), window=32, stride=4))
+    answers = list(recognizer.stream(iter(VIDEO[: window + 16]), window=window, stride=stride))
     shown = {index for answer in answers for index in answer.prediction.frame_indices.tolist()}
-    assert sum(seen) == len(shown) < 8 * len(answers) / 4
+    assert sum(seen) == len(shown) < num_segments * len(answers)
+
+
+def test_features_of_frames_that_no_later_window_shows_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    view_logits = FrameFeatures.view_logits
+
+    def watched(features: FrameFeatures, window: SampledVideo) -> Tensor:
+        logits = view_logits(features, window)
+        kept.append(len(features._kept))
+        return logits
+
+    monkeypatch.setattr(FrameFeatures, "view_logits", watched)
+    recognizer = load_recognizer("test_tsn", num_segments=25, mode="center")
+    for _ in recognizer.stream((VIDEO[number % len(VIDEO)] for number in range(240)), window=64, stride=5):
+        pass
+    assert len(kept) > 30
+    assert max(kept) == max(kept[:18]) <= 64
 
 
 @pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), "frame"])

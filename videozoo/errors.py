@@ -115,3 +115,12 @@ def printable(text: object) -> str:
 def first_line(error: VideoZooError) -> str:
     """The line of a message that says it all; the lines of a report behind it are indented by two."""
     return printable(str(error).partition("\n  ")[0])
+
+
+def reason(error: BaseException) -> str:
+    r"""What a library says went wrong: the first line of it, printable and not long; where it says nothing, its type.
+
+    >>> reason(RuntimeError("no such operator\n  at line 7")), reason(MemoryError())
+    ('no such operator', 'MemoryError')
+    """
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300])

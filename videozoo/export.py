@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -28,7 +27,8 @@ from videozoo.artefacts.form import (
 )
 from videozoo.artefacts.program import check_axes, export_program, least_sizes, prepared
 from videozoo.artefacts.write import check_installed, write
-from videozoo.errors import InvalidArgument, OutputError, first_line
+from videozoo.checkpoints.tensors import sha256_tensors
+from videozoo.errors import InvalidArgument, OutputError, reason
 from videozoo.files import TEMPORARY_PREFIX, place, refuse_unfit
 from videozoo.hub import model_config_of
 from videozoo.layers.video_model import VideoModel
@@ -36,6 +36,7 @@ from videozoo.manifest import Entry
 from videozoo.model_config import ModelConfig, to_json
 from videozoo.predict import Mode, create_transform
 from videozoo.pretrained import StrPath
+from videozoo.version import version
 
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest difference of a logit, in parts of the largest logit of the eager float32 network."""
@@ -145,7 +146,7 @@ def export_model(
         OutputError: the output exists or cannot be written, or its answers are not the network's; then there is none.
     """
     wanted = request(path, format=format, dynamic=dynamic, dtype=dtype, fused=fused, overwrite=overwrite)
-    config, row, _ = model_config_of(model, labels, None, None, None)
+    described = model_config_of(model, labels, None, None, None)
     check_axes(model, wanted.dynamic)
     views = create_transform(model, mode).views
     clip: Shape = (1, model.in_chans, views.num_frames, views.crop_size, views.crop_size)
@@ -158,7 +159,7 @@ def export_model(
         )  # fmt: skip
         if (fault := form.fault(clip)) is not None:
             raise InvalidArgument(f"the network's own clips, {clip}, would not fit: {fault}; leave out that axis")
-        text = _description(model, config, row, form)
+        text = _description(model, *described, form)
         return _write_checked(model, wanted, form, lambda file: write(program, wanted.format, file, text))
     finally:
         model.train(was_training) if was_training else None
@@ -215,8 +216,7 @@ def _agreement(model: VideoModel, path: Path, form: Form) -> tuple[Agreement, ..
             found.append(Agreement(tuple(clips.shape), float(difference)))
         return tuple(found)
     except Exception as error:  # any: a runtime that cannot run what it was given
-        reason = first_line(OutputError((str(error).strip().splitlines() or [type(error).__name__])[0][:300]))
-        raise OutputError(f"the file was not written: its runtime cannot run it: {reason}") from None
+        raise OutputError(f"the file was not written: its runtime cannot run it: {reason(error)}") from None
 
 
 def _inputs(form: Form) -> list[Tensor]:
@@ -231,27 +231,25 @@ def _inputs(form: Form) -> list[Tensor]:
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-def _description(model: VideoModel, config: ModelConfig, row: Entry | None, form: Form) -> str:
+def _description(
+    model: VideoModel, config: ModelConfig, row: Entry | None, trained_from: Entry | None, form: Form
+) -> str:
     """``config.json`` as in a model folder, with the graph's form and where the weights come from."""
+    file = None if row is None else row.file
     record = json.loads(
         to_json(config, num_features=model.num_features, first_conv=model.first_conv, size_bytes=0)
     )  # fmt: skip
     del record["weights"]
     record["export"] = asdict(form)
     record["provenance"] = {
-        "videozoo": _version(),
+        "videozoo": version(),
         "torch": str(torch.__version__),
         "title": registry.architecture(config.architecture).title,
         "weights": None if row is None else row.name,
-        "file": None if row is None or row.file is None else {"name": row.file.name, "sha256": row.file.sha256},
+        "trained_from": None if row is not None or trained_from is None else trained_from.name,
+        "weights_sha256": sha256_tensors(model.state_dict()),
+        "file": None if file is None else {name: getattr(file, name) for name in ("name", "sha256", "sha256_prefix")},
         "source": None if row is None else asdict(row.source),
         "license": None if row is None else asdict(row.license),
     }
     return json.dumps(record, ensure_ascii=False)
-
-
-def _version() -> str:
-    try:
-        return version("videozoo")
-    except PackageNotFoundError:
-        return "(source tree)"

@@ -15,7 +15,8 @@ from videozoo.video.views import SampledVideo, ViewTransform
 class FrameFeatures:
     """Logits of windows by a network whose maps of a frame depend on that frame alone; each frame is computed once.
 
-    Only the features of the last window's frames are kept, so windows have to come in order.
+    Windows have to come in order: each begins its frames behind the one before. What is kept are features of frames
+    from a window's first one on, whichever window showed them, for no later window shows an earlier frame.
 
     Raises:
         InvalidArgument: a network that mixes frames (``frames_are_independent`` is False).
@@ -35,7 +36,7 @@ class FrameFeatures:
     def view_logits(self, window: SampledVideo) -> Tensor:
         """(views, num_classes) float32, as the network answers to the window's views; to 1e-5 of the largest."""
         numbers = sorted(set(window.frame_indices.tolist()))
-        pooled = {number: self._kept[number] for number in numbers if number in self._kept}
+        pooled = {number: features for number, features in self._kept.items() if number >= numbers[0]}
         new = [place for place, number in enumerate(numbers) if number not in pooled]
         if new:
             pooled.update(zip((numbers[place] for place in new), self._pooled(window, new), strict=True))

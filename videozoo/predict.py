@@ -88,8 +88,8 @@ class Recognizer:
 
         Each window is sampled like a video of its own, and answered as soon as the last frame that it shows is there;
         windows that the end cuts off before that are left out. Windows share resized frames, and, where the network
-        sees frames one by one (TSN), what it computes of each, if the stride is a multiple of the distance of two
-        sampled frames. In memory are the frames of the windows at hand.
+        sees frames one by one (TSN), what it computes of each frame that several of them show. In memory are the frames
+        of the windows at hand.
 
         Args:
             frames: each uint8 (H, W, 3), R, G, B; read no further than the next answer needs.
@@ -275,11 +275,19 @@ def _recognizer(
     if views.num_frames % model.smallest_clip[0] or views.num_frames > model.smallest_clip[0] > 1:
         name = model.pretrained_cfg["architecture"]
         raise InvalidArgument(f"num_segments={changes[1]}: {name} sees {model.smallest_clip[0]} at once")
-    if isinstance(model, ExportedModel):
-        shape = (1, model.in_chans, views.num_frames, views.crop_size, views.crop_size)
-        if (fault := model.form.fault(shape)) is not None:
-            raise InvalidArgument(f"views of {shape[2]} frames of {shape[3]} pixels do not fit this artefact: {fault}")
+    if isinstance(model, ExportedModel) and (fault := _misfit(model, views)) is not None:
+        advice = f" or --views {mode}" if views == transform.views else ""
+        other: Mode = "center" if mode == "full" else "full"
+        if _misfit(model, create_transform(model, other).views) is None:
+            advice += f"; what it takes are the views {other!r}"
+        raise InvalidArgument(
+            f"views of {views.num_frames} frames of {views.crop_size} pixels do not fit this artefact: {fault}{advice}"
+        )
     return Recognizer(model, replace(transform, views=views), _class_names(model, class_names))
+
+
+def _misfit(model: ExportedModel, views: Views) -> str | None:
+    return model.form.fault((1, model.in_chans, views.num_frames, views.crop_size, views.crop_size))
 
 
 def _check_device(device: str | torch.device | None) -> None:

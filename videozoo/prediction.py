@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,12 @@ from torch import Tensor
 
 from videozoo.errors import InvalidArgument
 from videozoo.manifest import Average
+
+
+def ranked(values: Tensor, labels: Sequence[str], k: int) -> list[tuple[str, float]]:
+    """The ``k`` best (label, value) pairs of (num_classes,) values, best first; all where there are fewer."""
+    best, indices = values.topk(min(k, len(values)))
+    return [(labels[index], value) for value, index in zip(best.tolist(), indices.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,7 @@ class Prediction:
         """
         if k < 1:
             raise InvalidArgument(f"k={k}: at least 1")
-        values, indices = self.scores.topk(min(k, len(self.scores)))
-        return [(self.labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
+        return ranked(self.scores, self.labels, k)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from videozoo.artefacts.form import Form, parse_form
 from videozoo.artefacts.run import Run, open_artefact
-from videozoo.errors import InvalidArgument, UnreadableCheckpoint, printable
+from videozoo.errors import InvalidArgument, UnreadableCheckpoint, printable, reason
 from videozoo.layers.video_model import VideoModel
 from videozoo.model_config import MAX_COUNT, ModelConfig, parse
 from videozoo.model_folder import ModelFolder, describe
@@ -84,8 +84,7 @@ class ExportedModel(VideoModel):
         try:
             logits = np.asarray(self._run(clips))
         except Exception as error:  # any: whatever a runtime says of a graph that is not as its description says
-            reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300])
-            raise UnreadableCheckpoint(f"{where}: its graph fails on clips {clips.shape}: {reason}") from None
+            raise UnreadableCheckpoint(f"{where}: its graph fails on clips {clips.shape}: {reason(error)}") from None
         if logits.shape != (len(clips), self.num_classes) or logits.dtype != np.float32:
             raise UnreadableCheckpoint(
                 f"{where}: its graph gives {logits.dtype} {logits.shape} for clips {clips.shape}, not logits of "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from videozoo.errors import InvalidArgument, UnreadableCheckpoint, printable
 
@@ -17,6 +17,7 @@ SUFFIXES: Mapping[Format, str] = {"torch-export": ".pt2", "onnx": ".onnx", "open
 KEY = "videozoo"
 """Under which the description stands in an artefact's metadata: the text of ``config.json`` with ``export`` in it."""
 
+Known = TypeVar("Known")
 Shape = tuple[int, int, int, int, int]
 """N, C, T, H, W."""
 
@@ -43,10 +44,7 @@ class Form:
         free = {"frames": 2 in self._free, "size": 3 in self._free}
         for position, axis in ((2, "frames"), (3, "size"), (4, "size")):
             if not free[axis] and shape[position] != self.clip[position]:
-                return (
-                    f"its {axis} is fixed at {self.clip[position]}: choose views that fit, as --views center, or "
-                    f"export it with --dynamic {axis}"
-                )
+                return f"its {axis} is fixed at {self.clip[position]}; export it with --dynamic {axis}"
             if free[axis] and shape[position] < self.least[position]:
                 return f"its {axis} is at least {self.least[position]}"
         return None
@@ -131,17 +129,26 @@ def parse_form(record: object, where: str) -> Form:
     try:
         given = cast("dict[str, Any]", record)
         form = Form(
-            format=given["format"],
-            dtype=given["dtype"],
-            fused=given["fused"],
+            format=_one_of(SUFFIXES, given["format"], "format"),
+            dtype=precision_of(given["dtype"]),
+            fused=_one_of((False, True), given["fused"], "fused"),
             clip=_sizes(given["clip"], 5),
             dynamic=axes_of(tuple(given["dynamic"])),
             least=_sizes(given["least"], 5),
             smallest_clip=_sizes(given["smallest_clip"], 3),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableCheckpoint(f"{where}: it does not say what clips it takes ({printable(error)})") from None
+        raise UnreadableCheckpoint(
+            f"{where}: it does not say what clips it takes ({printable(str(error)[:300])})"
+        ) from None
     return form
+
+
+def _one_of(known: Iterable[Known], value: object, name: str) -> Known:
+    for one in known:
+        if type(value) is type(one) and value == one:
+            return one
+    raise ValueError(f"its {name} is none that there is")
 
 
 def _sizes(value: object, count: int) -> Any:

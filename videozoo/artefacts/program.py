@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from videozoo.artefacts.form import POSITIONS, Axis, Precision, Shape
-from videozoo.errors import InvalidArgument, first_line
+from videozoo.errors import InvalidArgument, reason
 from videozoo.inference import optimize_for_inference
 from videozoo.layers.video_model import VideoModel
 
@@ -89,8 +89,7 @@ def export_program(model: nn.Module, clip: Shape, dynamic: Sequence[Axis] = ()) 
         raise
     except Exception as error:  # any: torch.export says in many ways that it cannot
         axes = f" with dynamic {', '.join(dynamic)}" if dynamic else ""
-        reason = first_line(InvalidArgument(str(error).partition("\n")[0][:300] or type(error).__name__))
-        raise InvalidArgument(f"torch.export does not take this network{axes}: {reason}") from None
+        raise InvalidArgument(f"torch.export does not take this network{axes}: {reason(error)}") from None
     finally:
         model.train(was_training) if was_training else None
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from videozoo.artefacts.form import KEY, Format
-from videozoo.artefacts.write import EXTRA_FILE
-from videozoo.errors import InvalidArgument, UnreadableCheckpoint, printable
+from videozoo.artefacts.write import EXTRA_FILE, quiet
+from videozoo.errors import InvalidArgument, UnreadableCheckpoint, reason
 from videozoo.model_config import MAX_CONFIG_BYTES
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -54,8 +52,7 @@ def open_artefact(path: Path, *, trusted: bool) -> tuple[str, Run]:
     except (InvalidArgument, UnreadableCheckpoint):
         raise
     except Exception as error:  # any: whatever a runtime says of a file that it cannot use
-        reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300])
-        raise UnreadableCheckpoint(f"{path} cannot be opened: {reason}") from None
+        raise UnreadableCheckpoint(f"{path} cannot be opened: {reason(error)}") from None
     if text is None:
         raise UnreadableCheckpoint(f"{path} has no description of videozoo's in it; `videozoo export` writes one")
     return text, run
@@ -90,19 +87,13 @@ def _open_archive(path: Path) -> tuple[str | None, Run]:
     kind, text = _inside(path)
     if text is None:
         return None, lambda clips: clips
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if kind == "aot":
-                inductor: Any = importlib.import_module("torch._inductor")
-                model = inductor.aoti_load_package(str(path))
-            else:
-                # its guards shut out clips whose maps have one pixel; what fits is checked before, by the description
-                model = torch.export.load(str(path)).module(check_guards=False)
-    finally:
-        logging.disable(previous)
+    with quiet():
+        if kind == "aot":
+            inductor: Any = importlib.import_module("torch._inductor")
+            model = inductor.aoti_load_package(str(path))
+        else:
+            # its guards shut out clips whose maps have one pixel; what fits is checked before, by the description
+            model = torch.export.load(str(path)).module(check_guards=False)
 
     def run(clips: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad():

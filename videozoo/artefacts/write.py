@@ -18,7 +18,7 @@ import torch
 from torch.export import ExportedProgram
 
 from videozoo.artefacts.form import KEY, Format
-from videozoo.errors import InvalidArgument
+from videozoo.errors import InvalidArgument, reason
 
 EXTRA_FILE = f"{KEY}.json"
 """Name of the description in the archives that torch writes, in their folder ``extra``."""
@@ -65,13 +65,14 @@ def write(program: ExportedProgram, format: Format, path: Path, text: str) -> li
     """
     writers = {"torch-export": _torch_export, "onnx": _onnx, "openvino": _openvino, "aot": _aot}
     try:
-        with _quiet():
+        with quiet():
             writers[format](program, path, text)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # any: every library has its own way to say that it cannot
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise InvalidArgument(f"the graph cannot be written as {format}: {type(error).__name__}: {reason}") from None
+        raise InvalidArgument(
+            f"the graph cannot be written as {format}: {type(error).__name__}: {reason(error)}"
+        ) from None
     weights = path.with_suffix(".bin")
     return [weights, path] if format == "openvino" else [path]
 
@@ -103,8 +104,8 @@ def _aot(program: ExportedProgram, path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters' advice to their developers is none to ours."""
+def quiet() -> Iterator[None]:
+    """Without warnings: the exporters' advice to their developers is none to ours."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -11,9 +11,10 @@ import torch
 
 from videozoo.batch.pieces import Piece
 from videozoo.batch.rows import Row
-from videozoo.errors import InvalidArgument, printable
+from videozoo.errors import InvalidArgument, printable, reason
 from videozoo.layers.video_model import VideoModel
 from videozoo.predict import Mode, Recognizer, load_recognizer, views_per_chunk
+from videozoo.prediction import ranked
 from videozoo.video.views import SampledVideo
 
 POOLED = "pooled"
@@ -89,10 +90,9 @@ def _guarded(answer: Answer) -> Answer:
         except (RuntimeError, ValueError) as error:
             if isinstance(error, _DEVICE_LOST):
                 raise
-            reason = printable(next(iter(str(error).splitlines()), ""))
             return Row(
                 path, piece.window, piece.start_seconds, piece.end_seconds,
-                error=f"{printable(path)} cannot be answered for: {type(error).__name__}: {reason}",
+                error=f"{printable(path)} cannot be answered for: {type(error).__name__}: {reason(error)}",
             )  # fmt: skip
 
     return guarded
@@ -113,12 +113,8 @@ def stage_number(model: VideoModel, layer: str) -> int:
 
 def _ranked(recognizer: Recognizer, topk: int, path: str, piece: Piece) -> Row:
     prediction = recognizer.recognise_sampled(piece.sampled)
-    probabilities = prediction.probabilities
-    values, indices = probabilities.topk(min(topk, len(probabilities)))
-    labels = tuple(recognizer.labels[index] for index in indices.tolist())
-    return Row(
-        path, piece.window, piece.start_seconds, piece.end_seconds, labels=labels, probabilities=tuple(values.tolist())
-    )
+    labels, probabilities = zip(*ranked(prediction.probabilities, prediction.labels, topk), strict=True)
+    return Row(path, piece.window, piece.start_seconds, piece.end_seconds, labels=labels, probabilities=probabilities)
 
 
 def _features(recognizer: Recognizer, stage: int | None, path: str, piece: Piece) -> Row:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo.cli.data import read_labels
-from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
-from videozoo.huggingface import PREFIX
+from videozoo.cli.weights import add_weight_arguments, is_folder, refuse_unknown_weights
 
 if TYPE_CHECKING:
     from videozoo.export import Exported, Request
@@ -21,7 +20,7 @@ HELP = "Write a network as a file for ONNX Runtime, OpenVINO or torch.export, ch
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", metavar="NAME", help="an architecture, or architecture.tag, or local-dir:PATH")
+    parser.add_argument("model", metavar="NAME", help="an architecture, architecture.tag, hf-hub: or local-dir:")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a file *.onnx, *.xml (OpenVINO) or *.pt2"
     )
@@ -47,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the file and print how well it agrees."""
-    is_folder = options.model.startswith((PREFIX, "local-dir:"))
-    if not is_folder:
-        refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
+    refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     class_names = read_labels(options.labels)
     dynamic = [axis for axis in options.dynamic.split(",") if axis]
     from videozoo.export import export_model, request
@@ -59,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         options.output, format=options.format, dynamic=dynamic, dtype=options.dtype, fused=options.fused,
         overwrite=options.force,
     )  # fmt: skip
-    if not is_folder:
+    if not is_folder(options.model):
         _check_axes(options.model.partition(".")[0], wanted)
     model = create_model(
         options.model,

@@ -35,6 +35,7 @@ from videozoo.cli import (
     zoo_list,
 )
 from videozoo.errors import VideoZooError, first_line, printable
+from videozoo.version import version
 
 EPILOG = """\
 exit status: 0 done; 2 wrong arguments or names; 3 a checkpoint that cannot be used; 4 weights that cannot be had;
@@ -62,7 +63,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         prog="videozoo", description="Models for video action recognition with verified pretrained weights.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"videozoo {_version()}")
+    parser.add_argument("--version", action="version", version=f"videozoo {version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (
         *(zoo_list, info, fetch, import_, cache, mirror, verify),
@@ -83,7 +84,7 @@ def run_convert(arguments: Sequence[str] | None = None) -> int:
         prog="videozoo-convert", description=convert.HELP, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"videozoo {_version()}")
+    parser.add_argument("--version", action="version", version=f"videozoo {version()}")
     convert.add_arguments(parser)
     parser.set_defaults(run=convert.run)
     return _answer(parser.parse_args(arguments))
@@ -156,12 +157,3 @@ def _termination_unwinds() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("videozoo")
-    except PackageNotFoundError:
-        return "(source tree)"

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the best classes of every video; a video that fails is reported, and the others still run."""
     if options.topk < 1:
         raise InvalidArgument(f"--topk {options.topk}: at least 1")
-    if ":" not in options.model and not is_artefact(options.model):
+    if not is_artefact(options.model):
         refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     class_names = read_labels(options.labels)
     if options.out is not None:
@@ -129,9 +129,9 @@ def _outcomes(
 
 
 def _best(prediction: Prediction, k: int) -> list[tuple[str, float]]:
-    probabilities = prediction.probabilities
-    values, indices = probabilities.topk(min(k, len(probabilities)))
-    return [(prediction.labels[index], value) for value, index in zip(values.tolist(), indices.tolist(), strict=True)]
+    from videozoo.prediction import ranked
+
+    return ranked(prediction.probabilities, prediction.labels, k)
 
 
 def _answer(video: str, prediction: Prediction, k: int) -> dict[str, object]:

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "--model", action="append", metavar="NAME",
-        help="an architecture, architecture.tag or exported .onnx or .xml; also several times (default: the test nets)",
+        help="an architecture, architecture.tag, hf-hub:, local-dir: or an exported .onnx or .xml; also several times "
+        "(default: the test nets)",
     )  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen; default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 for any that is free (8000)")

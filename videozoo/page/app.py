@@ -27,6 +27,7 @@ from videozoo.page.limits import Limits, Refused
 from videozoo.page.scoring import TOP, Facts, Scored, timeline
 from videozoo.page.upload import GONE, receive
 from videozoo.predict import Recognizer
+from videozoo.prediction import ranked
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -159,10 +160,17 @@ def create_app(
             abandoned.set()
             if future is not None:
                 future.cancel()
-            path.unlink(missing_ok=True)
             waiting.release()
+            _forget(path)
 
     return app
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.error("an upload stays in %s: %s", printable(path), printable(error))
 
 
 async def _result(future: Future[_Work], request: Request) -> _Work:
@@ -236,8 +244,4 @@ def _answer(model: str, name: str, labels: tuple[str, ...], facts: Facts, scored
 
 
 def _ranked(probabilities: torch.Tensor, labels: tuple[str, ...]) -> list[Ranked]:
-    values, indices = probabilities.topk(min(TOP, len(labels)))
-    return [
-        Ranked(label=labels[index], probability=value)
-        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
-    ]
+    return [Ranked(label=label, probability=value) for label, value in ranked(probabilities, labels, TOP)]

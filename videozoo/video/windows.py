@@ -1,6 +1,7 @@
 """Windows that slide over a video: each sampled like a video of its own, in one pass and in bounded memory.
 
-In memory are the frames that the windows at hand show, and no others: an hour takes no more than a minute.
+In memory are the frames that the windows at hand show, and no others: an hour takes no more than a minute. Of a file
+there are besides the numbers of all frames that will be shown: 4 MB for an hour.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, dropwhile
 from typing import NamedTuple
 
 import numpy as np
@@ -85,18 +86,31 @@ def sample_windows(
     done = start
     while True:
         announced = source.num_frames
-        left = [window for window in windows(size, stride, announced) if window.number >= done]
-        if not left:
+        wanted = _shown(transform, _from(done, windows(size, stride, announced)), announced)
+        if not wanted:
             return
-        wanted = np.unique(np.concatenate([_indices(transform, window) for window in left]))
         try:
-            for window, sampled in _filled(transform, iter(left), source.read(wanted.tolist())):
+            left = _from(done, windows(size, stride, announced))
+            for window, sampled in _filled(transform, left, source.read(wanted)):
                 yield window, sampled
                 done = window.number + 1
             return
         except FewerFramesError:
             if source.num_frames >= announced:
                 raise
+
+
+def _from(number: int, upcoming: Iterator[Window]) -> Iterator[Window]:
+    return dropwhile(lambda window: window.number < number, upcoming)
+
+
+def _shown(transform: ViewTransform, upcoming: Iterator[Window], num_frames: int) -> list[int]:
+    """The frames that any of the windows shows, ascending."""
+    shown = np.zeros(num_frames, dtype=bool)
+    for window in upcoming:
+        shown[_indices(transform, window)] = True
+    found: list[int] = np.flatnonzero(shown).tolist()
+    return found
 
 
 def stream_windows(
@@ -114,11 +128,12 @@ def stream_windows(
 
 
 def _checked(frame: NDArray[np.uint8] | Tensor, index: int) -> Tensor:
+    # a copy in either case: a camera may write its next frame to the same place
     pixels = torch.from_numpy(np.array(frame, order="C")) if isinstance(frame, np.ndarray) else frame
     if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         found = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(frame).__name__
         raise InvalidArgument(f"frame {index}: need a uint8 array (H, W, 3), got {found}")
-    return pixels.cpu()
+    return pixels if isinstance(frame, np.ndarray) else pixels.to("cpu", copy=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const WIDTH = 1000, HEIGHT = 260, LEFT = 45, RIGHT = 10, TOP = 10, BOTTOM = 30;
 let limits = { max_bytes: Infinity, max_seconds: Infinity };
-let answer = null, address = null, current = null, playhead = 0;
+let answer = null, address = null, current = null, latest = null, playhead = 0;
 
 function say(text, isError = false) {
   byId("status").textContent = text;
@@ -26,6 +26,7 @@ async function start() {
 }
 
 function send(file) {
+  latest = file;
   if (current) current.abort();
   byId("result").hidden = true;
   if (file.size > limits.max_bytes) {
@@ -145,7 +146,7 @@ byId("file").addEventListener("change", (event) => {
   if (event.target.files.length) send(event.target.files[0]);
 });
 byId("model").addEventListener("change", () => {
-  if (byId("file").files.length) send(byId("file").files[0]);
+  if (latest) send(latest);
 });
 for (const name of ["dragenter", "dragover"]) {
   byId("drop").addEventListener(name, (event) => {
@@ -157,7 +158,9 @@ byId("drop").addEventListener("dragleave", () => byId("drop").classList.remove("
 byId("drop").addEventListener("drop", (event) => {
   event.preventDefault();
   byId("drop").classList.remove("over");
-  if (event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
+  if (!event.dataTransfer.files.length) return;
+  byId("file").value = "";  // the file chosen before is no longer shown, and can be chosen again
+  send(event.dataTransfer.files[0]);
 });
 for (const name of ["timeupdate", "seeked"]) {
   byId("video").addEventListener(name, () => {
