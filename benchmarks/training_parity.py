@@ -62,12 +62,12 @@ def compare(name: str, python: str) -> Iterator[dict[str, Any]]:
         row = {
             "recipe": name,
             "step": step,
-            "lr": f"{own['lr']:.8g}",  # as many digits as our log has
-            "mmaction2_lr": f"{their['lr']:.8g}",
-            "loss": f"{own['loss']:.8g}",
-            "mmaction2_loss": f"{their['loss']:.8g}",
-            "gradient_norm": f"{own['gradient_norm']:.8g}",
-            "mmaction2_gradient_norm": f"{their['gradient_norm']:.8g}",
+            "lr": f"{own['lr']:.7g}",  # our log has eight digits of float32
+            "mmaction2_lr": f"{their['lr']:.7g}",
+            "loss": f"{own['loss']:.7g}",
+            "mmaction2_loss": f"{their['loss']:.7g}",
+            "gradient_norm": f"{own['gradient_norm']:.7g}",
+            "mmaction2_gradient_norm": f"{their['gradient_norm']:.7g}",
             "weights_apart_of_moved": f"{unlike / moved:.1e}",
             "mmaction2": found["version"],
             "torch": torch.__version__,
