@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_the_recipe_that_is_meant(architecture: str, from_weights: bool, name: s
 
 
 def test_no_recipe_is_made_for_some() -> None:
-    with pytest.raises(InvalidArgument, match="no recipe is made for r2plus1d_34"):
+    with pytest.raises(InvalidArgument, match=r"--recipe FILE.toml takes .*--recipe finetune"):
         recipes.default_name("r2plus1d_34", from_weights=False)
 
 
@@ -229,6 +230,19 @@ def test_what_is_frozen(freeze: str, learns: float) -> None:
     assert {"fc.weight", "fc.bias"} <= learning
     if freeze == "trunk":
         assert learning == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("part", ["neck", "aux_head"])
+def test_the_pyramid_and_its_auxiliary_head_are_drawn_uniformly(part: str) -> None:
+    """Within sqrt(6 / (inputs + outputs)) of a weight: Glorot's initialisation."""
+    torch.manual_seed(0)
+    network = create_model("test_tpn", aux_head=True)
+    convolutions = [module for module in getattr(network, part).modules() if isinstance(module, torch.nn.Conv3d)]
+    assert convolutions
+    for conv in convolutions:
+        outputs, inputs, *kernel = conv.weight.shape
+        bound = (6 / ((inputs + outputs) * math.prod(kernel))) ** 0.5
+        assert 0.8 * bound < conv.weight.detach().abs().max().item() <= bound
 
 
 def test_images_on_a_trunk_with_time() -> None:
