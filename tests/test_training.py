@@ -675,6 +675,51 @@ def test_two_processes_train_as_one(changes: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "status", "message"),
+    [
+        ("taken", 6, "has a recipe.toml that no training wrote"),
+        ("full", 6, "model.safetensors: File too large"),
+        ("strict", 5, "bad.mp4 is not a video that can be read"),
+        ("strict validation", 5, "bad.mp4 is not a video that can be read"),
+    ],
+)
+def test_what_one_process_cannot_ends_all_in_a_line_each(kind: str, status: int, message: str, tmp_path: Path) -> None:
+    out, more = tmp_path / "run", []
+    if kind == "taken":
+        out.mkdir()
+        (out / "recipe.toml").write_text("mine")
+    elif kind.startswith("strict"):
+        for seed in range(15):
+            write_video(tmp_path / f"{seed}.mp4", seed)
+        (tmp_path / "bad.mp4").write_bytes(b"no video")
+        (tmp_path / "list.txt").write_text("\n".join([*(f"{seed}.mp4 0" for seed in range(15)), "bad.mp4 0"]))
+        more = ["--strict", "--data" if kind == "strict" else "--val", str(tmp_path / "list.txt")]
+    arguments = command("--device", "cpu", "--out", out, *more)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(2):  # as torchrun starts them, which would end one when the other ends, and print more
+        torchrun = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        limited = ["bash", "-c", 'ulimit -f 60; exec "$@"', "limited"] if kind == "full" else []
+        processes.append(
+            subprocess.Popen(
+                [*limited, sys.executable, "-m", "videozoo", *arguments], cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in torchrun.items()},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    printed = [process.communicate(timeout=600)[1] for process in processes]
+    assert not any("Traceback" in text for text in printed), printed
+    errors = [[line for line in text.splitlines() if "error" in line] for text in printed]
+    assert [len(lines) for lines in errors] == [1, 1], printed
+    assert status in [process.returncode for process in processes] and 0 not in [p.returncode for p in processes]
+    assert any(message in lines[0] for lines in errors), errors
+    assert all(message in lines[0] or "another process of this run has ended" in lines[0] for lines in errors), errors
+
+
+@pytest.mark.slow
 def test_from_nothing_to_95_percent(tmp_path: Path) -> None:
     out = tmp_path / "run"
     finish(

@@ -123,7 +123,6 @@ def test_the_recipes_steps_are_those_of_the_formulae(
     run_as = {"batch_size": NUM_CLIPS, "clips_at_once": NUM_CLIPS, "num_steps": NUM_STEPS, "log_every": 1}
     changes = [f"run.{key}={value}" for key, value in run_as.items()]
     changes += ["model.pretrained=false", "model.imagenet=false"]
-    changes += ["optimizer.lr=0.001", f"optimizer.lr_batch_size={NUM_CLIPS}"]
     recipe = recipes.resolve(recipes.read(recipe_name), registry.architecture(name).protocol, changes)
     data = batches(num_frames, side)
     expected = filled(name, recipe)
