@@ -27,10 +27,11 @@ import torch
 from predict import write_video
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from videozoo import registry
 from videozoo.layers.video_model import VideoModel
 from videozoo.models import create_model
 from videozoo.predict import protocol_of
-from videozoo.video.augmentation import Augmentation
+from videozoo.training import recipes
 from videozoo.video.batches import Batch, EpochOrder, TrainingLoader
 from videozoo.video.dataset import read_list
 from videozoo.video.decode import VideoFile
@@ -38,7 +39,7 @@ from videozoo.video.draws import draw_frames
 from videozoo.video.training import TrainingVideos, augmented
 from videozoo.video.transforms import normalise_clips, resize_short_side
 
-CSN = Augmentation(num_frames=32, frame_stride=2, short_side=256, crop_size=224)
+CSN = recipes.resolve(recipes.read("ircsn_r50.ig65m_k400"), registry.architecture("ircsn_r50").protocol).augmentation
 NUM_VIDEOS = 64
 
 

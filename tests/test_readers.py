@@ -341,3 +341,8 @@ def test_written_bytes_depend_on_the_arguments_alone(tmp_path: Path) -> None:
 def test_writer_refuses_what_the_format_lacks(bad: dict[str, torch.Tensor]) -> None:
     with pytest.raises(InvalidArgument, match="safetensors cannot hold it"):
         safetensors_file.write(io.BytesIO(), as_arrays(bad), {})
+
+
+def test_writer_refuses_what_the_reader_would() -> None:
+    with pytest.raises(InvalidArgument, match=f"header of .* bytes; {safetensors_file.MAX_HEADER_BYTES} is the most"):
+        safetensors_file.write(io.BytesIO(), {}, {"a": "a" * safetensors_file.MAX_HEADER_BYTES})

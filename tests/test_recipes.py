@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,8 +17,15 @@ from videozoo.models import create_model
 from videozoo.training import recipes
 from videozoo.training.network import create_network, inflate
 from videozoo.training.optimizer import create_optimizer, parameter_groups, set_rates
-from videozoo.training.recipe import CosineSchedule, OneCycleSchedule, Recipe, StepSchedule
+from videozoo.training.recipe import CosineSchedule, LossSettings, OneCycleSchedule, Recipe, Sgd, StepSchedule
 from videozoo.training.schedule import Course, lr_factor, momentum_at
+from videozoo.video.augmentation import (
+    Augmentation,
+    ColorJitter,
+    MultiScaleCrop,
+    RandomCrop,
+    RandomResizedCrop,
+)
 
 
 def protocol_for(name: str) -> Protocol:
@@ -50,41 +59,116 @@ def test_every_row_of_the_seed_pages_has_its_recipe() -> None:
     assert published - ports <= set(recipes.names())
 
 
-# Facts of the original configs: lr, for how many clips, weight decay, nesterov, clip norm, epochs, schedule
-TPN, CSN58, CSN180 = ((75, 125), 0.0), ((32, 48), 16.0), (None, 40.0)
+# Facts of the original configs, by family and row: what a change of one file or of one value must not pass by
+
+RESIZED = RandomResizedCrop(area=(0.08, 1.0), aspect_ratio=(0.75, 4 / 3))
+JITTER = ColorJitter(0.5, 0.5, 0.5, 0.1)
+
+
+def scales(num_positions: Literal[5, 13]) -> MultiScaleCrop:
+    return MultiScaleCrop(scales=(1.0, 0.875, 0.75, 0.66), max_gap=1, num_positions=num_positions)
+
+
+def warm(epochs: tuple[int, ...], warmup: float = 0.0) -> StepSchedule:
+    return StepSchedule(epochs, factor=0.1, warmup_epochs=warmup, warmup_factor=0.1)
+
+
+def clips(num_frames: int, frame_stride: int, *, jitter: ColorJitter | None = None) -> Augmentation:
+    side = None if jitter else 256
+    return Augmentation(
+        sampling="clips", num_frames=num_frames, frame_stride=frame_stride, short_side=side, crop_size=224,
+        crop=RESIZED, flip_probability=0.5, color_jitter=jitter,
+    )  # fmt: skip
+
+
+def segments(
+    num_frames: int,
+    crop: RandomResizedCrop | MultiScaleCrop | RandomCrop,
+    *,
+    short_side: int | None = 256,
+    jitter: ColorJitter | None = None,
+) -> Augmentation:
+    return Augmentation(
+        sampling="segments", num_frames=num_frames, frame_stride=1, short_side=short_side, crop_size=224, crop=crop,
+        flip_probability=0.5, color_jitter=jitter,
+    )  # fmt: skip
+
+
+CSN, SLOW = clips(32, 2), clips(8, 8)
+TPN_SGD = Sgd(0.01, 64, 1e-4, nesterov=True, clip_norm=40.0)
+CSN58 = (Sgd(1.25e-4, 24, 1e-4, clip_norm=40.0), warm((32, 48), 16), CSN, 58, 0.5, "bn")
+CSN180 = (
+    Sgd(0.08, 32, 1e-4, clip_norm=40.0), CosineSchedule("epoch", warmup_epochs=40, warmup_factor=0.1), CSN, 180, 0.5,
+    "bn",
+)  # fmt: skip
+TPN = (TPN_SGD, warm((75, 125)), clips(8, 8, jitter=JITTER), 150, 0.5, "none")
+TSM_SGD = Sgd(0.01, 64, 1e-4, groups="tsm", clip_norm=20.0)
+PADDLE = Sgd(0.01, 128, 1e-4, clip_norm=40.0)
 FACTS = {
-    "tpn_slowonly_r50.k400": (0.01, 64, 1e-4, True, 40.0, 150, TPN),
-    "tpn_slowonly_r50.imagenet_k400": (0.01, 64, 1e-4, True, 40.0, 150, TPN),
-    "tpn_tsm_r50.tsm_sthv1": (0.01, 64, 5e-4, True, 20.0, 150, TPN),
-    "ircsn_r50.ig65m_k400": (1.25e-4, 24, 1e-4, False, 40.0, 58, CSN58),
-    "ipcsn_r152.sports1m_k400": (1.25e-4, 24, 1e-4, False, 40.0, 58, CSN58),
-    "ircsn_r50.k400": (0.08, 32, 1e-4, False, 40.0, 180, CSN180),
-    "tsn_r50.mmaction2_1x1x3_100e": (0.01, 256, 1e-4, False, 40.0, 100, ((40, 80), 0.0)),
-    "tsn_r50.imagenet_k400_paddle20": (0.01, 128, 1e-4, False, None, 45, ((15, 30), 0.0)),
-    "tsm_r50.mmaction2_1x1x8_50e": (0.01, 64, 1e-4, False, 20.0, 50, ((20, 40), 0.0)),
-    "slowonly_r50.mmaction2_8x8x1_256e": (0.1, 64, 1e-4, False, 40.0, 256, (None, 0.0)),
-}
+    **dict.fromkeys(("ipcsn_r152.ig65m_k400", "ipcsn_r152.sports1m_k400", "ircsn_r152.ig65m_k400"), CSN58),
+    **dict.fromkeys(("ircsn_r152.sports1m_k400", "ircsn_r50.ig65m_k400"), CSN58),
+    "ircsn_r152.ig65m_k400_bn": (*CSN58[:5], "none"),
+    **dict.fromkeys(("ipcsn_r152.k400", "ircsn_r152.k400", "ircsn_r50.k400"), CSN180),
+    **dict.fromkeys(("tpn_slowonly_r50.k400", "tpn_slowonly_r50.imagenet_k400"), TPN),
+    "tpn_tsm_r50.tsm_sthv1": (
+        Sgd(0.01, 64, 5e-4, nesterov=True, clip_norm=20.0), warm((75, 125)),
+        segments(8, RESIZED, short_side=None, jitter=JITTER), 150, 0.5, "none",
+    ),
+    "tsn_r50.mmaction2_1x1x3_100e": (
+        Sgd(0.01, 256, 1e-4, clip_norm=40.0), warm((40, 80)), segments(3, scales(5)), 100, 0.4, "none",
+    ),
+    "tsn_r50.mmaction2_320p_1x1x8_100e": (
+        Sgd(0.00375, 96, 1e-4, clip_norm=40.0), warm((40, 80)), segments(8, RESIZED), 100, 0.4, "none",
+    ),
+    "tsn_r50.imagenet_k400": (PADDLE, warm((40, 80)), segments(3, scales(5)), 100, 0.4, "none"),
+    "tsn_r50.imagenet_k400_8seg": (PADDLE, warm((40, 80)), segments(8, scales(5)), 100, 0.4, "none"),
+    "tsn_r50.imagenet_k400_paddle20": (
+        Sgd(0.01, 128, 1e-4), warm((15, 30)), segments(3, RandomCrop()), 45, 0.2, "none",
+    ),
+    "tsm_r50.mmaction2_1x1x8_50e": (TSM_SGD, warm((20, 40)), segments(8, scales(13)), 50, 0.5, "none"),
+    "tsm_r50.mmaction2_1x1x8_100e": (TSM_SGD, warm((40, 80)), segments(8, scales(13)), 100, 0.5, "none"),
+    "slowonly_r50.mmaction2_8x8x1_256e": (
+        Sgd(0.1, 64, 1e-4, clip_norm=40.0), CosineSchedule("epoch"), SLOW, 256, 0.5, "none",
+    ),
+    "slowonly_r50.mmaction2_imagenet_8x8x1_150e": (
+        Sgd(0.01, 64, 1e-4, clip_norm=40.0), warm((90, 130), 10), SLOW, 150, 0.5, "none",
+    ),
+}  # fmt: skip
+STARTS = {
+    "ipcsn_r152.ig65m_k400": "ig65m_raw_trunk", "ircsn_r152.ig65m_k400": "ig65m_raw_trunk",
+    "ircsn_r152.ig65m_k400_bn": "ig65m_raw_trunk", "ircsn_r50.ig65m_k400": "ig65m_raw_trunk",
+    "ipcsn_r152.sports1m_k400": "sports1m_raw_trunk", "ircsn_r152.sports1m_k400": "sports1m_raw_trunk",
+}  # fmt: skip
+FROM_NOTHING = {
+    "ipcsn_r152.k400", "ircsn_r152.k400", "ircsn_r50.k400", "tpn_slowonly_r50.k400",
+    "slowonly_r50.mmaction2_8x8x1_256e",
+}  # fmt: skip
+SPORTS1M_PIXELS = {"ipcsn_r152.k400", "ircsn_r152.k400", "ipcsn_r152.sports1m_k400", "ircsn_r152.sports1m_k400"}
+
+
+def test_the_facts_are_of_all_recipes_but_our_own() -> None:
+    assert set(FACTS) == set(recipes.names()) - {"finetune", "motion8"}
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_what_the_original_configs_say(name: str) -> None:
     found = recipe(name)
-    optimizer, schedule = found.optimizer, found.schedule
-    assert not isinstance(schedule, OneCycleSchedule)
-    epochs = schedule.epochs if isinstance(schedule, StepSchedule) else None
-    nesterov = getattr(optimizer, "nesterov", None)
-    assert FACTS[name] == (
-        optimizer.lr, optimizer.lr_batch_size, optimizer.weight_decay, nesterov, optimizer.clip_norm,
-        found.run.epochs, (epochs, schedule.warmup_epochs),
-    )  # fmt: skip
-
-
-def test_tpn_has_its_auxiliary_loss_and_csn_its_frozen_batch_norms() -> None:
-    assert recipe("tpn_tsm_r50.tsm_sthv1").loss.aux_weight == 0.5
-    assert recipe("ircsn_r152.ig65m_k400").model.freeze == "bn"
-    assert recipe("ircsn_r152.ig65m_k400_bn").model.freeze == "none"
-    assert recipe("ircsn_r152.k400").input.mean[0] == pytest.approx(110.2008)
-    assert recipe("ircsn_r50.k400").input.mean[0] == pytest.approx(123.675)
+    optimizer, schedule, augmentation, epochs, drop_rate, freeze = FACTS[name]
+    assert (found.optimizer, found.schedule) == (optimizer, schedule)
+    assert found.augmentation == augmentation
+    assert (found.run.epochs, found.run.batch_size) == (epochs, optimizer.lr_batch_size)
+    tsm, tpn = name.startswith("tsm"), name.startswith("tpn")
+    assert (found.model.drop_rate, found.model.freeze, found.model.fc_std) == (
+        drop_rate,
+        freeze,
+        0.001 if tsm else 0.01,
+    )
+    start = STARTS.get(name), None if name in FROM_NOTHING | STARTS.keys() else "resnet50.tv_in1k"
+    assert (found.model.pretrained, found.model.imagenet) == start
+    assert found.loss == LossSettings(aux_weight=0.5 if tpn else 0.0)
+    pixels = (110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195)
+    imagenet = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    assert (found.input.mean, found.input.std) == (pixels if name in SPORTS1M_PIXELS else imagenet)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +234,7 @@ def test_the_recipe_that_is_meant(architecture: str, from_weights: bool, name: s
 
 
 def test_no_recipe_is_made_for_some() -> None:
-    with pytest.raises(InvalidArgument, match="no recipe is made for r2plus1d_34"):
+    with pytest.raises(InvalidArgument, match=r"--recipe FILE.toml takes .*--recipe finetune"):
         recipes.default_name("r2plus1d_34", from_weights=False)
 
 
@@ -229,6 +313,19 @@ def test_what_is_frozen(freeze: str, learns: float) -> None:
     assert {"fc.weight", "fc.bias"} <= learning
     if freeze == "trunk":
         assert learning == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("part", ["neck", "aux_head"])
+def test_the_pyramid_and_its_auxiliary_head_are_drawn_uniformly(part: str) -> None:
+    """Within sqrt(6 / (inputs + outputs)) of a weight: Glorot's initialisation."""
+    torch.manual_seed(0)
+    network = create_model("test_tpn", aux_head=True)
+    convolutions = [module for module in getattr(network, part).modules() if isinstance(module, torch.nn.Conv3d)]
+    assert convolutions
+    for conv in convolutions:
+        outputs, inputs, *kernel = conv.weight.shape
+        bound = (6 / ((inputs + outputs) * math.prod(kernel))) ** 0.5
+        assert 0.8 * bound < conv.weight.detach().abs().max().item() <= bound
 
 
 def test_images_on_a_trunk_with_time() -> None:

@@ -84,6 +84,7 @@ def test_an_int_becomes_the_float_that_is_asked_for() -> None:
         (NEEDED | {"places": [[1, 2], [3]]}, "piece.places[1] must be an array of 2, got [3]"),
         (NEEDED | {"shape": {"kind": "rond"}}, "piece.shape.kind must be 'round' or 'square', got 'rond'"),
         (NEEDED | {"shape": {"side": 3}}, "piece.shape.kind must be 'round' or 'square', got None"),
+        (NEEDED | {"shape": {"kind": [1]}}, "piece.shape.kind must be 'round' or 'square', got [1]"),
         (NEEDED | {"shape": 3}, "piece.shape.kind must be 'round' or 'square', got None"),
         (NEEDED | {"shape": {"kind": "square", "sid": 3}}, "piece.shape.sid is no setting; did you mean side?"),
         (NEEDED | {"hole": {"radios": 3}}, "piece.hole.radios is no setting; did you mean radius?"),

@@ -108,22 +108,21 @@ def reference(network: VideoModel, recipe: Recipe, data: list[Batch]) -> tuple[l
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "recipe_name", "num_frames", "side"),
+    ("name", "recipe_name", "num_frames", "side", "clipped"),
     [
-        ("ircsn_r50", "ircsn_r50.ig65m_k400", 8, 64),
-        ("tpn_slowonly_r50", "tpn_slowonly_r50.k400", 8, 64),
-        ("tsn_r50", "tsn_r50.mmaction2_1x1x3_100e", 3, 64),
+        ("ircsn_r50", "ircsn_r50.ig65m_k400", 8, 64, True),
+        ("tpn_slowonly_r50", "tpn_slowonly_r50.k400", 8, 64, True),
+        ("tsn_r50", "tsn_r50.mmaction2_1x1x3_100e", 3, 64, False),
     ],
 )
 def test_the_recipes_steps_are_those_of_the_formulae(
-    name: str, recipe_name: str, num_frames: int, side: int, tmp_path: Path
+    name: str, recipe_name: str, num_frames: int, side: int, clipped: bool, tmp_path: Path
 ) -> None:
     from videozoo import registry
 
     run_as = {"batch_size": NUM_CLIPS, "clips_at_once": NUM_CLIPS, "num_steps": NUM_STEPS, "log_every": 1}
     changes = [f"run.{key}={value}" for key, value in run_as.items()]
     changes += ["model.pretrained=false", "model.imagenet=false"]
-    changes += ["optimizer.lr=0.001", f"optimizer.lr_batch_size={NUM_CLIPS}"]
     recipe = recipes.resolve(recipes.read(recipe_name), registry.architecture(name).protocol, changes)
     data = batches(num_frames, side)
     expected = filled(name, recipe)
@@ -145,4 +144,5 @@ def test_the_recipes_steps_are_those_of_the_formulae(
     assert [float(line["loss"]) for line in log] == pytest.approx(losses, rel=1e-6)
     assert [float(line["gradient_norm"]) for line in log] == pytest.approx(norms, rel=1e-6)
     assert moved > 0
+    assert [norm > recipe.optimizer.clip_norm for norm in norms] == [clipped] * NUM_STEPS  # type: ignore[operator]
     assert (unlike / moved) ** 0.5 < 1e-6

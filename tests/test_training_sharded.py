@@ -1,4 +1,4 @@
-"""A network that is spread over two processes: its tensors, gathered and given back."""
+"""A network that is spread over two processes: its tensors, gathered and given back, and a whole training of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from videozoo import create_model
+from videozoo.synthetic import Motions
+from videozoo.training.plan import make_plan
+from videozoo.training.run import train
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,16 +71,85 @@ dist.destroy_process_group()
 """
 
 
+LOOP = """
+import sys
+
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import DistributedType
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from videozoo.synthetic import Motions
+from videozoo.training import run
+from videozoo.training.plan import make_plan
+
+
+class Sharded(Accelerator):
+    # accelerate spreads networks over GPUs only: the same on processors
+
+    distributed_type = DistributedType.FSDP
+    is_fsdp2 = True
+
+    def prepare(self, model, optimizer):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        parts = dict(model.named_parameters())
+        for group in optimizer.param_groups:
+            group["params"] = [parts[names[parameter]] for parameter in group["params"]]
+        return model, AcceleratedOptimizer(optimizer, device_placement=False)
+
+    def end_training(self):
+        pass  # the processes train once more
+
+
+run._accelerator = lambda *_: Sharded(cpu=True)
+plan = make_plan("test_ircsn", Motions(32), "two", val=Motions(16, 1000), changes=sys.argv[1:])
+first = run.train(plan, num_workers=0, device="cpu")
+again = run.train(plan, num_workers=0, device="cpu", resume=True)
+assert (again.loss, again.num_steps, again.best) == (None, first.num_steps, first.best)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_training_of_a_network_in_two_parts_is_that_of_one(tmp_path: Path) -> None:
+    """Clipped in every step, by the norm of all gradients; batch norms are frozen, for they see a process's share."""
+    changes = [
+        "model.freeze=bn", "run.batch_size=8", "run.clips_at_once=2", "run.num_steps=6", "run.log_every=1",
+        "optimizer.clip_norm=0.05",
+    ]  # fmt: skip
+    launch(tmp_path, LOOP, *changes)
+    plan = make_plan("test_ircsn", Motions(32), tmp_path / "one", val=Motions(16, 1000), changes=changes)
+    train(plan, num_workers=0, device="cpu")
+    one, two = (
+        [[float(value) for value in line.split(",")] for line in (tmp_path / out / "log.csv").read_text().split()[1:]]
+        for out in ("one", "two")
+    )
+    assert len(one) == 6 and all(line[4] > 0.05 for line in one)
+    for line, other in zip(one, two, strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+    whole, gathered = (create_model(f"local-dir:{tmp_path / out / 'last'}").state_dict() for out in ("one", "two"))
+    assert all(torch.allclose(gathered[name], whole[name], rtol=1e-2, atol=1e-4) for name in whole)
+
+
 @pytest.mark.slow
 def test_a_network_in_two_parts_is_saved_whole_and_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "child.py").write_text(CODE)
+    assert launch(tmp_path, CODE) == ["equal"]
+
+
+def launch(tmp_path: Path, code: str, *arguments: str) -> list[str]:
+    """What two processes print."""
+    (tmp_path / "child.py").write_text(code)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "child.py"],
+        [sys.executable, *torchrun, "child.py", *arguments],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600,
+        capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["equal"]
+    return done.stdout.splitlines()

@@ -105,7 +105,7 @@ def _one_of(choices: Sequence[Any], value: object, where: str) -> object:
         return _value(choices[0], value, where)
     kinds = {next(field.default for field in fields(choice) if field.name == "kind"): choice for choice in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise InvalidArgument(f"{where}.kind must be {' or '.join(map(repr, kinds))}, got {kind!r}")
     return from_table(kinds[kind], value, where)
 

@@ -118,7 +118,7 @@ def write(
         sparing: give back the memory of tensors that are windows on a file, which nobody may have changed.
 
     Raises:
-        InvalidArgument: a tensor with a name that the format does not have.
+        InvalidArgument: a tensor with a name that the format does not have, or a header that `read` would refuse.
         OSError: ``target`` cannot be written.
     """
     for name, tensor in tensors.items():
@@ -189,7 +189,12 @@ def _header(ordered: list[tuple[str, Array]], metadata: Mapping[str, str]) -> by
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         raise InvalidArgument("a name or metadata with a lone surrogate: safetensors cannot hold it") from None
-    return text + b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise InvalidArgument(
+            f"names and metadata make a safetensors header of {len(text)} bytes; {MAX_HEADER_BYTES} is the most"
+        )
+    return text
 
 
 def _write(stream: BinaryIO, header: bytes, ordered: list[tuple[str, Array]], sparing: bool) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from videozoo.errors import InvalidArgument, printable
 if TYPE_CHECKING:
     from videozoo.synthetic import Motions
     from videozoo.training.loop import Result
+    from videozoo.training.plan import Plan
+    from videozoo.video.dataset import Problem
 
 NAME = "train"
 HELP = "Train a network by a recipe, or fine-tune one on classes of your own."
@@ -91,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         num_workers=options.workers, device=options.device, tensorboard=options.tensorboard, progress=True,
     )  # fmt: skip
     if first:
-        _print(result)
+        _print(result, plan)
     return 0
 
 
@@ -108,14 +111,27 @@ def _data(text: str, option: str) -> Path | Motions:
     return Motions(int(match[1] or 4096))
 
 
-def _print(result: Result) -> None:
+def _print(result: Result, plan: Plan) -> None:
+    from videozoo.training.folder import PROBLEMS
+    from videozoo.video.dataset import VideoList
+
     loss = "nothing was left to do" if result.loss is None else f"the last step's loss is {result.loss:.4f}"
     print(f"{printable(result.out)}: {result.num_steps} steps; {loss}")
     if result.best is not None:
         print(f"best, after step {result.best.step}: {result.best}")
     name = "last" if result.best is None else "best"
     print(f"the network: local-dir:{printable(result.out / name)}")
-    if result.problems:
-        print(f"not decoded, and replaced by others: {len(result.problems)}")
-        for problem in result.problems[:SHOWN_PROBLEMS]:
-            print(f"  {printable(problem)}")
+    for what, videos, problems in (
+        ("not decoded, and replaced by others", plan.videos, result.problems),
+        ("not decoded, and not counted in the validation", plan.validation, result.validation_problems),
+    ):
+        if problems and isinstance(videos, VideoList):
+            _print_problems(f"{what}: {len(problems)} of {videos.source}", problems, result.out / PROBLEMS)
+
+
+def _print_problems(title: str, problems: Sequence[Problem], table: Path) -> None:
+    print(printable(title))
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(f"  {printable(problem)}")
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"  {len(problems) - SHOWN_PROBLEMS} more in {printable(table)}")

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from videozoo.errors import InvalidArgument
 from videozoo.layers.fused import FusedConv, Step
-from videozoo.layers.video_model import VideoModel, classifier, init_convolutions
+from videozoo.layers.video_model import VideoModel, classifier
 from videozoo.models.slowonly import SlowOnly
 from videozoo.models.tsm import TSM
 from videozoo.pretrained import StrPath, pretrained_model
@@ -91,9 +91,7 @@ class TemporalPyramid(nn.Module):
         self.top_down_fusion = LevelFusion(channels)
         self.bottom_up_fusion = LevelFusion(channels)
         self.fusion = ConvNormReLU(4 * channels, 2 * channels)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.xavier_uniform_(module.weight)
+        _init_convolutions(self)
 
     def forward(self, stage3: Tensor, stage4: Tensor) -> Tensor:
         low = self.pool(self.temporal[0](self.spatial(stage3)))  # (N, C, T', H, W)
@@ -110,6 +108,13 @@ def _temporal_conv(in_channels: int, out_channels: int, groups: int) -> nn.Conv3
     return nn.Conv3d(in_channels, out_channels, (3, 1, 1), padding=(1, 0, 0), groups=groups, bias=False)
 
 
+def _init_convolutions(module: nn.Module) -> None:
+    """Glorot's uniform initialisation (AISTATS 2010), as released, in the pyramid and in the auxiliary head."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv3d):
+            nn.init.xavier_uniform_(child.weight)
+
+
 class AuxiliaryHead(nn.Module):
     """A second classifier on stage 3, for its loss in training (weight 0.5 in the released recipes)."""
 
@@ -120,7 +125,7 @@ class AuxiliaryHead(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(0.5)
         self.fc = classifier(2 * channels, num_classes)
-        init_convolutions(self)
+        _init_convolutions(self)
 
     def forward(self, stage3: Tensor) -> Tensor:
         """(N, channels, T, H, W) to logits (N, num_classes)."""

@@ -1,21 +1,13 @@
-"""What a training leaves in its folder, and what it goes on from.
+"""The state of a run: all that its next step depends on, in one file, so that its parts are always of one step.
 
-    OUT/recipe.toml         the complete recipe
-    OUT/log.csv             loss, gradient norm and learning rate
-    OUT/validation.csv      accuracy, an epoch a line
-    OUT/best, OUT/last      model folders: ``create_model("local-dir:OUT/best")``
-    OUT/state.safetensors   all that the next step depends on
-
-The state is one file, so that its parts are always of one step: weights, the optimizer's tensors and the averaged
-weights, and JSON in its header. Random numbers have no place in it: those of a step follow from the seed and its
-number.
+Weights, averaged weights and what the optimizer keeps are tensors; the rest is JSON in the header. Random numbers have
+no place in it: those of a step follow from the seed and its number.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,29 +19,22 @@ from videozoo.checkpoints import safetensors_file
 from videozoo.checkpoints.arrays import Array
 from videozoo.checkpoints.file_map import FileMap
 from videozoo.checkpoints.tensors import as_arrays, as_tensor
-from videozoo.errors import CheckpointMismatch, OutputError, UnreadableCheckpoint, printable
-from videozoo.files import TEMPORARY_PREFIX, place
-from videozoo.hub import save_to_dir
-from videozoo.layers.video_model import VideoModel
+from videozoo.errors import CheckpointMismatch, UnreadableCheckpoint, printable
+from videozoo.training.folder import STATE, place_whole
 from videozoo.training.validation import Accuracy
-from videozoo.video.dataset import Problem
 
-STATE = "state.safetensors"
-RECIPE = "recipe.toml"
 _KEY = "videozoo.training"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, and what it found."""
+    """How far a run is."""
 
     step: int = 0
     """Steps that are done."""
     unvalidated: bool = False
     """Whether the epoch that ended with them is still to be validated."""
     best: Accuracy | None = None
-    problems: tuple[Problem, ...] = ()
-    """Videos that could not be decoded."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """Of half-precision gradients."""
 
@@ -89,7 +74,7 @@ def save_state(
     parts = {"model": model, "optimizer": optimizer, "average": average}
     arrays = as_arrays({f"{part}/{name}": tensor for part, found in parts.items() for name, tensor in found.items()})
     text = json.dumps({"run": run, "progress": asdict(progress)}, sort_keys=True)
-    place(folder / STATE, lambda path: safetensors_file.write(path, arrays, {_KEY: text}), overwrite=True)
+    place_whole(folder / STATE, lambda path: safetensors_file.write(path, arrays, {_KEY: text}))
 
 
 def read_state(folder: Path, run: Mapping[str, Any]) -> State | None:
@@ -131,7 +116,6 @@ def _progress(record: dict[str, Any]) -> Progress:
         step=int(record["step"]),
         unvalidated=record["unvalidated"],
         best=None if best is None else Accuracy(**best),
-        problems=tuple(Problem(**problem) for problem in record["problems"]),
         scaler=record["scaler"],
     )
 
@@ -166,6 +150,35 @@ def optimizer_tensors(network: torch.nn.Module, optimizer: torch.optim.Optimizer
     }
 
 
+def check_state(state: State, network: torch.nn.Module, *, averaged: bool) -> None:
+    """Find out whether the tensors of a state are those of a network and of what learns in it.
+
+    Args:
+        state: as it was read.
+        network: in one piece.
+        averaged: whether there are averaged weights, too.
+
+    Raises:
+        CheckpointMismatch: one is missing, or has no place, or another shape.
+    """
+    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    saved = {name: tensor.shape for name, tensor in state.model.items()}
+    average = {name: tensor.shape for name, tensor in state.average.items()}
+    learned = {name: parameter.shape for name, parameter in network.named_parameters()}
+    kept = {name: tensor.shape for name, tensor in state.optimizer.items()}
+    wrong = [
+        name
+        for name, _ in sorted((own.items() ^ saved.items()) | ((own if averaged else {}).items() ^ average.items()))
+    ]
+    wrong += [name for name, shape in kept.items() if shape not in ((), learned.get(name.rpartition("/")[0]))]
+    wrong += [name for name in kept if name.rpartition("/")[0] not in learned]
+    if wrong:
+        raise CheckpointMismatch(
+            f"the state is not of this network: {wrong[0]!r} is missing, or has no place, or another shape; give "
+            "another --out"
+        )
+
+
 def restore_optimizer(
     network: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
@@ -176,63 +189,3 @@ def restore_optimizer(
         parameter = parameters[of]
         device = "cpu" if key == "step" else parameter.device  # where torch keeps the count of steps
         optimizer.state[parameter][key] = tensor.to(device)
-
-
-def save_folder(network: VideoModel, folder: Path, labels: Sequence[str], dataset: str | None) -> None:
-    """Write a model folder anew, complete before it gets its name.
-
-    Raises:
-        OutputError: it cannot be written; the one that was there is kept.
-    """
-    fresh, old = (folder.parent / f"{TEMPORARY_PREFIX}{folder.name}.{kind}" for kind in ("new", "old"))
-    clear(folder.parent)
-    try:
-        save_to_dir(network, fresh, labels=labels, dataset=dataset)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
-    finally:
-        clear(folder.parent)
-
-
-def clear(folder: Path) -> None:
-    """Remove what a killed run left unfinished; a model folder that was being replaced gets its name back."""
-    for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*.old")):
-        name = folder / path.name.removeprefix(TEMPORARY_PREFIX).removesuffix(".old")
-        if name.exists():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.rename(name)
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def prepare_folder(folder: Path, recipe_text: str, *, resume: bool) -> None:
-    """Make the folder of a run, with its recipe; one that was left without a state is begun anew.
-
-    Raises:
-        OutputError: it cannot be made, or there is a run in it and ``resume`` is false.
-    """
-    try:
-        taken = [name for name in (STATE, "last", "best") if (folder / name).exists()]
-        if taken and not resume:
-            raise OutputError(
-                f"{folder} has a {taken[0]} already: --resume goes on with that run, another --out begins one"
-            )
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"cannot make the folder {folder}: it is a file")
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
-    clear(folder)
-    if STATE not in taken:
-        place(folder / RECIPE, lambda path: _write(path, recipe_text), overwrite=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")

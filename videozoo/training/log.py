@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from videozoo.errors import OutputError
-from videozoo.files import place
+from videozoo.training.folder import place_text
 
 
 class CsvLog:
@@ -29,7 +29,7 @@ class CsvLog:
         header = ["step", *columns]
         try:
             kept = _lines(path, header, from_step) if path.exists() and from_step else [",".join(header) + "\n"]
-            place(path, lambda temporary: _write(temporary, kept), overwrite=True)
+            place_text(path, "".join(kept))
             self._stream: IO[str] = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115 - closed by __exit__
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
@@ -52,10 +52,6 @@ class CsvLog:
     def __exit__(self, *_: Any) -> None:
         with suppress(OSError):  # what a full disk did not take was told when it was written
             self._stream.close()
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(lines), encoding="utf-8", newline="")
 
 
 def _lines(path: Path, header: list[str], to_step: int) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,18 +26,21 @@ from videozoo.errors import CheckpointMismatch, InvalidArgument, TrainingError
 from videozoo.layers.video_model import VideoModel
 from videozoo.training.checkpoint import (
     Progress,
+    check_state,
     optimizer_tensors,
     read_state,
     restore_optimizer,
-    save_folder,
     save_state,
 )
+from videozoo.training.folder import BEST, LAST, LOG, PROBLEMS, VALIDATION, save_folder
 from videozoo.training.log import CsvLog
 from videozoo.training.network import WithLoss
 from videozoo.training.optimizer import create_optimizer, set_rates
+from videozoo.training.problems import Data, Undecoded, in_order, read_problems, write_problems
 from videozoo.training.recipe import Recipe
 from videozoo.training.schedule import Course, lr_factor, momentum_at
-from videozoo.training.sharded import gather_model, gather_optimizer, spread
+from videozoo.training.sharded import gather_model, gather_optimizer, spread, whole
+from videozoo.training.together import together
 from videozoo.training.validation import Accuracy, ValidationLoader, accuracy
 from videozoo.video.batches import Batch, TrainingLoader
 from videozoo.video.dataset import Problem
@@ -74,7 +77,9 @@ class Result:
     """Of the last step; None where nothing was left to do."""
     best: Accuracy | None
     problems: tuple[Problem, ...]
-    """Videos that could not be decoded; others stood in their places."""
+    """Videos to train on that could not be decoded; others stood in their places."""
+    validation_problems: tuple[Problem, ...]
+    """Videos to validate on that could not be decoded; they were not counted."""
 
 
 def train(run: Run, accelerator: Accelerator) -> Result:
@@ -94,7 +99,10 @@ class _Loop:
     run: Run
     accelerator: Accelerator
     progress: Progress = field(default_factory=Progress)
-    problems: set[Problem] = field(default_factory=set)
+    problems: set[Undecoded] = field(default_factory=set)
+    """That all processes have found, as of the last state."""
+    found: set[Undecoded] = field(default_factory=set)
+    """That this process has found since."""
     average: dict[str, Tensor] = field(default_factory=dict)
     loss: float | None = None
     """Of the step that was logged last, which the last step always is."""
@@ -139,12 +147,15 @@ class _Loop:
                         self._save_state(step)
                     if step == self.course.num_steps:
                         break
-        return Result(self.run.out, step, self.loss, self.progress.best, self.progress.problems)
+        replaced, uncounted = (
+            tuple(one.problem for one in in_order(self.problems) if one.data == data) for data in ("train", "val")
+        )
+        return Result(self.run.out, step, self.loss, self.progress.best, replaced, uncounted)
 
     def _step(self, step: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step of the optimizer; the mean loss of this process's clips, and the norm of all gradients."""
         recipe, device = self.run.recipe, self.accelerator.device
-        self.problems.update(batch.problems)
+        self._note("train", batch.problems)
         torch.manual_seed(zlib.crc32(f"{self.run.seed} {step} {self.accelerator.process_index}".encode()))
         set_rates(
             self.optimizer,
@@ -167,7 +178,7 @@ class _Loop:
                 loss = loss * (len(labels) / len(batch.labels))
                 self.accelerator.backward(loss)
             total += loss.detach()
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip_norm or math.inf)
+        norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip_norm or math.inf))
         self.optimizer.step()
         self.optimizer.zero_grad()
         for name, tensor in self.run.network.state_dict().items() if self.average else ():
@@ -176,6 +187,9 @@ class _Loop:
             else:
                 self.average[name].copy_(tensor)
         return total, norm
+
+    def _note(self, data: Data, problems: Iterable[Problem]) -> None:
+        self.found.update(Undecoded(data, problem) for problem in problems)
 
     def _log(self, log: CsvLog | None, bar: tqdm[Any], step: int, loss: Tensor, norm: Tensor) -> None:
         """The mean loss of all processes, and the gradients' norm before they were clipped."""
@@ -213,11 +227,12 @@ class _Loop:
                     {"top1": found.top1, "top5": found.top5, "mean_class": found.mean_class}, step=step
                 )
             weights = gather_model(self.model) if self.sharded else {}
-            if self.accelerator.is_main_process:
-                if self.sharded:
-                    self.whole.load_state_dict(weights)
-                for name in ("best", "last") if improved else ("last",):
-                    save_folder(self.whole, self.run.out / name, self.run.labels, self.run.dataset)
+            with together():
+                if self.accelerator.is_main_process:
+                    if self.sharded:
+                        self.whole.load_state_dict(weights)
+                    for name in (BEST, LAST) if improved else (LAST,):
+                        save_folder(self.whole, self.run.out / name, self.run.labels, self.run.dataset)
         self._save_state(step)
 
     def _validate(self, loader: ValidationLoader, step: int) -> Accuracy:
@@ -228,7 +243,7 @@ class _Loop:
             clips = normalise_clips(batch.clips.to(self.accelerator.device), *self._mean_and_std())
             with torch.no_grad():
                 rows = self.model(clips).float()
-            self.problems.update(batch.problems)
+            self._note("val", batch.problems)
             numbers.append(self.accelerator.gather(batch.numbers.to(rows.device)).cpu())
             logits.append(self.accelerator.gather(rows).cpu())
         counted = torch.cat(numbers)
@@ -254,13 +269,14 @@ class _Loop:
             self.run.network.load_state_dict(own)
 
     def _save_state(self, step: int, *, unvalidated: bool = False) -> None:
-        problems = sorted({*gather_object(list(self.problems)), *self.progress.problems}, key=str)
+        found = set(gather_object(list(self.found))) - self.problems
+        self.problems |= found
+        self.found.clear()
         scaler = self.accelerator.scaler
         self.progress = replace(
             self.progress,
             step=step,
             unvalidated=unvalidated,
-            problems=tuple(problems),
             scaler={} if scaler is None else scaler.state_dict(),
         )
         optimizer = self.optimizer.optimizer
@@ -268,12 +284,19 @@ class _Loop:
             weights, kept = gather_model(self.model), gather_optimizer(self.model, optimizer)
         else:
             weights, kept = self.run.network.state_dict(), optimizer_tensors(self.run.network, optimizer)
-        if self.accelerator.is_main_process:
-            folder, run = self.run.out, self.run.identity
-            save_state(folder, run, self.progress, model=weights, optimizer=kept, average=self.average)
+        with together():
+            if self.accelerator.is_main_process:
+                folder, run = self.run.out, self.run.identity
+                if found:  # before the state: what is found twice is written once, what is lost never again
+                    write_problems(folder / PROBLEMS, self.problems)
+                save_state(folder, run, self.progress, model=weights, optimizer=kept, average=self.average)
 
     def _restore(self) -> None:
-        state = read_state(self.run.out, self.run.identity)
+        with together():
+            state = read_state(self.run.out, self.run.identity)
+            if state is not None:
+                check_state(state, self.whole, averaged=bool(self.average))
+                self.problems = read_problems(self.run.out / PROBLEMS)
         steps = gather_object([0 if state is None else state.progress.step])
         if len(set(steps)) > 1:
             raise CheckpointMismatch(
@@ -301,8 +324,8 @@ class _Loop:
         step, columns = self.progress.step, ["top1", "top5", "mean_class_accuracy", "num_videos", "num_failed"]
         validated = step - self.progress.unvalidated
         with (
-            CsvLog(self.run.out / "log.csv", ["epoch", "lr", "loss", "gradient_norm"], from_step=step) as log,
-            CsvLog(self.run.out / "validation.csv", columns, from_step=validated) as validation_log,
+            CsvLog(self.run.out / LOG, ["epoch", "lr", "loss", "gradient_norm"], from_step=step) as log,
+            CsvLog(self.run.out / VALIDATION, columns, from_step=validated) as validation_log,
         ):
             yield log, validation_log
 

@@ -45,7 +45,8 @@ def default_name(architecture: str, *, from_weights: bool) -> str:
     own = [name for name in names() if _read_own(name).get("model", {}).get("architecture") == architecture]
     if not own:
         raise InvalidArgument(
-            f"no recipe is made for {architecture}: name one by --recipe; there are {', '.join(names())}"
+            f"no source says how {architecture} was trained: --recipe FILE.toml takes a recipe of yours, "
+            f"--recipe {FINE_TUNE} the one that starts from --pretrained TAG"
         )
     rows = {entry.name for entry in manifest.load().entries if entry.default}
     return next((name for name in own if name in rows), own[0])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from videozoo.errors import InvalidArgument
-from videozoo.training.checkpoint import prepare_folder
+from videozoo.errors import InvalidArgument, printable
+from videozoo.layers.video_model import VideoModel
+from videozoo.training.folder import opened
 from videozoo.training.network import create_network
 from videozoo.training.plan import Plan
 from videozoo.training.validation import CenterViews, ValidationLoader
@@ -60,8 +61,12 @@ def train(
         raise InvalidArgument(f"--workers {num_workers}: 0 or more")
     with _algorithms(deterministic):
         accelerator = _accelerator(plan, device, tensorboard)
+        from videozoo.training.together import told_of_lost_processes
+
         try:
-            return _train(plan, accelerator, resume, validate, num_workers, tensorboard, progress)
+            _refuse_unfit(accelerator)
+            with told_of_lost_processes(), ExitStack() as held:
+                return _train(plan, accelerator, held, resume, validate, num_workers, tensorboard, progress)
         finally:
             accelerator.end_training()
 
@@ -69,6 +74,7 @@ def train(
 def _train(
     plan: Plan,
     accelerator: Accelerator,
+    held: ExitStack,
     resume: bool,
     validate: bool,
     num_workers: int,
@@ -76,21 +82,19 @@ def _train(
     progress: bool,
 ) -> Result:
     from videozoo.training.loop import Run, train
+    from videozoo.training.together import together
 
     recipe, rank, num_ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
-    order = EpochOrder(
-        len(_training_videos(plan)), batch_size=recipe.run.batch_size, seed=plan.seed, rank=rank, num_ranks=num_ranks
+    videos = TrainingVideos(
+        plan.videos, recipe.augmentation, num_classes=len(plan.labels), seed=plan.seed, strict=plan.strict
     )
-    if accelerator.is_main_process:
-        prepare_folder(plan.out, recipe.to_toml(), resume=resume)
+    order = EpochOrder(len(videos), batch_size=recipe.run.batch_size, seed=plan.seed, rank=rank, num_ranks=num_ranks)
+    with together():
+        if accelerator.is_main_process:
+            held.enter_context(opened(plan.out, recipe.to_toml(), resume=resume))
     if tensorboard:  # which makes its files
         accelerator.init_trackers("tensorboard")
-    with accelerator.main_process_first():  # which fetches what the others then find
-        torch.manual_seed(plan.seed)
-        network = create_network(
-            plan.model, recipe, num_classes=len(plan.labels), class_names=plan.labels, pretrained=plan.pretrained,
-            checkpoint=plan.checkpoint,
-        )  # fmt: skip
+    network = _network(plan, accelerator)
     validation = None
     if plan.validation is not None:
         views = CenterViews(plan.validation, network.pretrained_cfg["protocol"].center)
@@ -98,13 +102,12 @@ def _train(
             views, batch_size=recipe.run.clips_at_once, rank=rank, num_ranks=num_ranks, num_workers=num_workers,
             strict=plan.strict,
         )  # fmt: skip
-        validation.probe()  # an unusable list is told now, and not after an epoch
+        with together():
+            validation.probe()  # an unusable list is told now, and not after an epoch
     run = Run(
         recipe=recipe,
         network=network,
-        loader=TrainingLoader(
-            _training_videos(plan), order, num_workers=num_workers, pin_memory=accelerator.device.type == "cuda"
-        ),
+        loader=TrainingLoader(videos, order, num_workers=num_workers, pin_memory=accelerator.device.type == "cuda"),
         steps_per_epoch=order.steps_per_epoch,
         validation=validation,
         out=plan.out,
@@ -118,28 +121,64 @@ def _train(
     return train(run, accelerator)
 
 
-def _training_videos(plan: Plan) -> TrainingVideos:
-    return TrainingVideos(
-        plan.videos, plan.recipe.augmentation, num_classes=len(plan.labels), seed=plan.seed, strict=plan.strict
-    )
+def _network(plan: Plan, accelerator: Accelerator) -> VideoModel:
+    """The network of every process; the first one fetches what the others then find."""
+    from videozoo.training.together import together
+
+    created: list[VideoModel] = []
+    for turn in (True, False):
+        with together():
+            if accelerator.is_main_process == turn:
+                torch.manual_seed(plan.seed)
+                created.append(
+                    create_network(
+                        plan.model, plan.recipe, num_classes=len(plan.labels), class_names=plan.labels,
+                        pretrained=plan.pretrained, checkpoint=plan.checkpoint,
+                    )
+                )  # fmt: skip
+    return created[0]
 
 
 def _accelerator(plan: Plan, device: Device, tensorboard: bool) -> Accelerator:
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
-        from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+        from accelerate.utils import (
+            DistributedDataParallelKwargs,
+            GradientAccumulationPlugin,
+            ProjectConfiguration,
+            is_tensorboard_available,
+        )
     except ImportError:
         raise InvalidArgument('training needs accelerate: pip install "videozoo[train]"') from None
+    if tensorboard and not is_tensorboard_available():
+        raise InvalidArgument('--tensorboard needs tensorboard: pip install "videozoo[train]"')
     run = plan.recipe.run
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this Python, with other settings
-    return Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=run.mixed_precision,
-        log_with="tensorboard" if tensorboard else None,
-        project_config=ProjectConfiguration(project_dir=str(plan.out), logging_dir=str(plan.out)),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
-    )
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=run.mixed_precision,
+            # The loop adds the passes of a step up by itself, whatever the environment says.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            log_with="tensorboard" if tensorboard else None,
+            project_config=ProjectConfiguration(project_dir=str(plan.out), logging_dir=str(plan.out)),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
+        )
+    except (ValueError, ImportError) as error:  # what this machine, or its environment, does not have
+        raise InvalidArgument(f"accelerate refuses these settings: {printable(error)}") from None
+
+
+def _refuse_unfit(accelerator: Accelerator) -> None:
+    """Refuse what accelerate would take for something else."""
+    from accelerate.utils import DistributedType
+
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise InvalidArgument(
+            "recipe.run.mixed_precision is fp16, which a CPU does not train in: --set run.mixed_precision=bf16, or no"
+        )
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise InvalidArgument("FSDP 1 gathers weights in another way: set FSDP_VERSION=2 in the environment")
 
 
 @contextmanager

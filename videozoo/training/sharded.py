@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor
 
 PREFIX = "network."
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -38,6 +39,11 @@ def gather_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         for key, value in kept.items()
         if isinstance(value, Tensor)
     }
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that each process has a part of, such as the norm of its gradients: the same on all."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def spread(
