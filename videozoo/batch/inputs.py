@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import re
@@ -89,10 +88,9 @@ def shard_of(items: Sequence[Item], shard: str | None) -> tuple[list[Item], str]
     return list(items[number - 1 :: count]), f"-{number:05}-of-{count:05}"
 
 
-def sha256_items(items: Sequence[Item]) -> str:
-    """Digest of the videos' paths and of how they are read: by it one run knows another."""
-    text = json.dumps([astuple(item) for item in items])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+def key_of(item: Item) -> str:
+    """The video's path and how it is read: by it a run that goes on knows what is done."""
+    return json.dumps(astuple(item))
 
 
 def _videos_of(text: str, lists: ListForm) -> Iterator[Item]:
