@@ -120,7 +120,7 @@ def read_list(
     """
     path = Path(source)
     if template is not None:
-        _check_template(template)
+        check_template(template)
     names = None if class_names is None else tuple(class_names)
     if form is not None and path.exists() and path.is_dir() != (form == "folders"):
         raise ListError(f"{path} {'is a' if path.is_dir() else 'is no'} folder: its form cannot be {form!r}")
@@ -155,7 +155,8 @@ def class_folders(folder: Path) -> list[Path]:
     return found
 
 
-def _check_template(template: str) -> None:
+def check_template(template: str) -> None:
+    """Raise InvalidArgument for a template of images' names that does not hold one number."""
     try:
         first, second = template.format(1), template.format(2)
     except (ValueError, IndexError, KeyError) as error:
