@@ -647,6 +647,17 @@ def pool() -> Any:
         yield pool
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_interrupt_of_the_terminal_never_reaches_the_first_decoder() -> None:
+    from multiprocessing import resource_tracker
+
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # as in a process that has just begun
+    with Decoders(None, 1) as pool:
+        status = Path(f"/proc/{pool._workers[0].process.pid}/status").read_text()
+        blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+    assert int(blocked.split()[1], 16) & 1 << (signal.SIGINT - 1)
+
+
 @pytest.mark.parametrize("num_deaths", [0, 1])
 def test_a_decoder_that_dies_costs_no_window(videos: Path, pool: Decoders, num_deaths: int) -> None:
     jobs = [Job(number, Item(str(videos / f"v{number}.mp4")), num_deaths=num_deaths) for number in (0, 1)]
