@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import random
@@ -16,14 +17,16 @@ import numpy as np
 import pytest
 import torch
 from batch_runs import ENVIRONMENT, command, wait_for, write_many
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from synthetic_frames import make_frames
 
 from videozoo import create_transform, get_weights, journal, load_recognizer
-from videozoo.batch import answers, local
+from videozoo.batch import answers, local, tables
 from videozoo.batch.answers import Network, Question
-from videozoo.batch.decoders import Decoders, Failure, Job
+from videozoo.batch.decoders import Decoders, Failure, Job, num_processors
 from videozoo.batch.inputs import Item, ListForm, find_videos, shard_of
+from videozoo.batch.lanes import Lanes
 from videozoo.batch.pieces import Piece, Plan, pieces
 from videozoo.batch.rows import Row, packed, unpacked
 from videozoo.batch.tables import writer_for
@@ -72,6 +75,7 @@ def tree(tmp_path: Path) -> Path:
         (["b", "a.mp4", "b/c.MKV"], ["b/c.MKV", "a.mp4"]),
         (["*.mp4"], ["a.mp4"]),
         (["**/*"], ["a.mp4", "b/c.MKV", "frames", "thumbs/f.mp4"]),
+        (["b/*.txt"], ["b/d.txt"]),
         (["frames"], ["frames"]),
         (["none.mp4", ".hidden/e.mp4"], ["none.mp4", ".hidden/e.mp4"]),
         (["list.txt"], ["a.mp4", "with space.mp4"]),
@@ -91,6 +95,43 @@ def test_a_list_of_frame_folders_says_how_they_are_read(tree: Path) -> None:
     (tree / "list.txt").write_text("frames 2 0\n")
     (item,) = find_videos([str(tree / "list.txt")], ListForm(template="img_{:05}.jpg"))
     assert item == Item(str(tree / "frames"), "img_{:05}.jpg", 2)
+
+
+@pytest.mark.parametrize("given", ["frames", ".", "*", "bare.txt"])
+def test_a_template_is_for_folders_of_frames_wherever_they_are(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tree / "bare.txt").write_text("frames\na.mp4\n")
+    monkeypatch.chdir(tree)
+    found = find_videos([given], ListForm(template="img_{:05}.jpg"))
+    assert [item.template for item in found if os.path.normpath(item.path) == "frames"] == ["img_{:05}.jpg"]
+    assert {item.template for item in found if item.path.endswith(".mp4")} <= {None}
+    with pytest.raises(InvalidArgument, match="one number"):
+        find_videos([given], ListForm(template="img"))
+
+
+def test_links_to_folders_are_followed_and_never_in_circles(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "g.mp4").touch()
+    (elsewhere / "up").symlink_to(tree)
+    (tree / "linked").symlink_to(elsewhere)
+    found = [os.path.relpath(item.path, tree) for item in find_videos([str(tree)])]
+    assert found == ["a.mp4", "b/c.MKV", "frames", "linked/g.mp4", "thumbs/f.mp4"]
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refused(path: Any) -> Any:
+        if os.path.basename(path) == "thumbs":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(VideoError, match="thumbs cannot be read: Permission denied"):
+        find_videos([str(tree)])
 
 
 def test_a_glob_without_a_match_and_a_bad_list_are_refused(tree: Path) -> None:
@@ -152,6 +193,19 @@ def test_tables_hold_every_bit(tmp_path: Path, suffix: str) -> None:
     for record, row in zip(found[:2], ROWS, strict=False):
         assert np.array_equal(np.array(record["vector"], np.float32), row.vector)  # type: ignore[arg-type]
     assert list(found[0]) == ["path", "window", "start_seconds", "end_seconds", "vector", "error"]
+
+
+def test_a_header_that_no_reader_of_safetensors_opens_is_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "out.safetensors", tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match=r"\.parquet or \.jsonl"):
+        patch.setattr(tables, "_HEADER_BYTES", 100)
+        local.run(job(videos, out), num_processes=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors.journal"]
+    beside(out).rename(beside(other))
+    monkeypatch.setattr(answers, "_features", None)  # nothing is computed again
+    assert local.run(job(videos, other), num_processes=0).num_rows == len(read_jsonl(other)) - 1
 
 
 def test_an_unknown_format_is_refused() -> None:
@@ -248,6 +302,53 @@ def test_wrong_arguments_are_one_line_and_leave_nothing(
     assert Path("there.jsonl").read_text() == "mine"
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
+def test_labels_are_the_same_in_every_format(videos: Path, tmp_path: Path, suffix: str) -> None:
+    predict = ["predict", str(videos), "--model", "test_tsn", "--topk", "3", "--workers", "0", "--out"]
+    assert run([*predict, str(tmp_path / "out.jsonl")]) == 5
+    expected = read_jsonl(tmp_path / "out.jsonl")
+    out = tmp_path / f"out{suffix}"
+    if suffix == ".parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        assert run([*predict, str(out)]) == 5
+        found = pq.read_table(out).to_pylist()
+        assert [row["labels"] for row in found] == [row["labels"] for row in expected]
+        probabilities = [row["probabilities"] for row in found]
+    else:
+        assert run([*predict, str(out)]) == 5
+        with safe_open(out, "np") as stream:
+            assert json.loads(stream.metadata()["labels"]) == [row["labels"] for row in expected]
+            probabilities = stream.get_tensor("probabilities")
+    for numbers, row in zip(probabilities, expected, strict=True):
+        if row["probabilities"] is None:
+            assert numbers is None or np.isnan(numbers).all()
+        else:
+            np.testing.assert_array_equal(np.float32(numbers), np.float32(row["probabilities"]))
+
+
+def test_a_folder_gets_a_file_a_shard_whatever_its_name(videos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "run.1").mkdir()
+    for folder, shard, name in (("run.1", "2/6", "rows-00002-of-00006"), ("new/deep", "4/6", "rows-00004-of-00006")):
+        out = tmp_path / folder
+        extract = ["extract", str(videos), "--model", "test_ircsn", "--workers", "0", "--out", str(out)]
+        assert run([*extract, "--shard", shard]) == 0
+        assert [path.name for path in out.iterdir()] == [f"{name}.parquet"]
+
+
+@pytest.mark.parametrize("wrong", [("--window", "0"), ("--layer", "layer9")])
+def test_a_folder_that_was_made_for_nothing_is_gone(videos: Path, tmp_path: Path, wrong: tuple[str, str]) -> None:
+    pytest.importorskip("pyarrow")
+    out = str(tmp_path / "new" / "deep")
+    assert run(["extract", str(videos), "--model", "test_ircsn", "--workers", "0", "--out", out, *wrong]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_are_for_the_processors_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert num_processors() == 8
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision announces its image writer's removal
 def test_frames_of_a_folder_have_seconds_only_if_somebody_says_the_rate(tmp_path: Path) -> None:
     from torchvision.io import write_png
@@ -302,6 +403,159 @@ def test_a_run_that_is_cut_off_anywhere_goes_on(videos: Path, tmp_path: Path, mo
     done = [what for what in answered if what[0] != "killed"]
     assert len(done) == len(set(done)) == summary.num_rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pieced.jsonl", "whole.jsonl"]
+
+
+def cut_off_after(num_rows: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """End the next run after so many rows, as if killed; what was answered is noted from then on."""
+    answered: list[tuple[str, int]] = []
+    features = answers._features
+
+    def cut_off(recognizer: Any, stage: int | None, path: str, piece: Piece) -> Row:
+        if len(answered) == num_rows:
+            answered.clear()
+            monkeypatch.setattr(answers, "_features", noted)
+            raise _Killed
+        return noted(recognizer, stage, path, piece)
+
+    def noted(recognizer: Any, stage: int | None, path: str, piece: Piece) -> Row:
+        answered.append((Path(path).name, piece.window))
+        return features(recognizer, stage, path, piece)
+
+    monkeypatch.setattr(answers, "_features", cut_off)
+    return answered
+
+
+def test_a_run_that_replaces_a_table_goes_on_without_being_told_again(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("an old table")
+    answered = cut_off_after(3, monkeypatch)
+    with pytest.raises(_Killed):
+        local.run(job(videos, out, overwrite=True), num_processes=0)
+    assert out.read_text() == "an old table"
+    summary = local.run(job(videos, out), num_processes=0)
+    assert len(answered) == summary.num_rows - 3 and ("v0.mp4", 0) not in answered
+    assert len(read_jsonl(out)) == summary.num_rows + 1
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_run_goes_on_over_a_folder_that_has_changed(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "videos", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name in ("v0.mp4", "v1.mp4", "v3.mp4"):
+        (folder / name).write_bytes((videos / name).read_bytes())
+    answered = cut_off_after(9, monkeypatch)  # all of v0, some of v1
+    with pytest.raises(_Killed):
+        local.run(job(folder, out), num_processes=0)
+    (folder / "v3.mp4").unlink()
+    (folder / "a.mp4").write_bytes((videos / "v4.mp4").read_bytes())
+    local.run(job(folder, out), num_processes=0)
+    names = [Path(row["path"]).name for row in read_jsonl(out)]
+    assert sorted(set(names)) == ["a.mp4", "v0.mp4", "v1.mp4"] and names == sorted(names)
+    assert {name for name, _ in answered} == {"a.mp4", "v1.mp4"} and ("v1.mp4", 0) not in answered
+
+
+def test_a_run_with_other_class_names_is_another_run(videos: Path, tmp_path: Path) -> None:
+    names = load_recognizer("test_tsn").labels
+    for class_names in (names, names[::-1]):
+        network = Network("test_tsn", mode="center", class_names=class_names)
+        wanted = local.Job(find_videos([str(videos)]), network, Question("labels"), tmp_path / "out.jsonl")
+        if class_names is names:
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(_Killed):
+                patch.setattr(local, "_write", raise_killed)
+                local.run(wanted, num_processes=0)
+        else:
+            with pytest.raises(OutputError, match="another labels"):
+                local.run(wanted, num_processes=0)
+
+
+def raise_killed(*_: Any, **__: Any) -> None:
+    raise _Killed
+
+
+def test_the_bar_moves_with_every_row(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[int] = []
+
+    class Bar(local.tqdm):  # type: ignore[misc]
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings | {"disable": False, "file": io.StringIO()})
+
+        def update(self, n: int = 1) -> None:
+            assert self.miniters == 0
+            updates.append(n)
+
+    monkeypatch.setattr(local, "tqdm", Bar)
+    summary = local.run(job(videos, tmp_path / "out.jsonl", progress=True), num_processes=0)
+    assert updates.count(1) == summary.num_videos and updates.count(0) == summary.num_rows
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_lanes_change_no_byte(videos: Path, tmp_path: Path, two_threads: None) -> None:
+    in_lanes, alone = tmp_path / "lanes.jsonl", tmp_path / "alone.jsonl"
+    local.run(job(videos, in_lanes), num_processes=1)
+    torch.set_num_threads(1)
+    local.run(job(videos, alone), num_processes=0)
+    assert in_lanes.read_bytes() == alone.read_bytes()
+
+
+def piece(window: int) -> Piece:
+    return Piece(window, None, None, np.zeros(0, np.int64), [], np.zeros((0, 1), np.int64))
+
+
+def test_answers_come_in_order_though_the_second_is_there_first(two_threads: None) -> None:
+    second = threading.Event()
+
+    def answer(path: str, piece: Piece) -> Row:
+        if piece.window == 1:
+            assert second.wait(60), "nothing ran beside it"
+        if piece.window == 2:
+            second.set()
+        return Row(path, piece.window, None, None)
+
+    model: Any = torch.nn.Linear(1, 1)
+    outcomes = [(0, piece(0)), (0, piece(1)), (0, piece(2)), (0, None), (1, Failure(0, "no video")), (2, piece(0))]
+    with Lanes(model, answer) as lanes:
+        found = list(lanes.run([Item(name) for name in "abc"], outcomes))
+    assert [number for number, _ in found] == [0, 0, 0, 0, 1, 2]
+    assert [row.window for _, row in found if isinstance(row, Row)] == [0, 1, 2, 0]
+    assert isinstance(found[4][1], Failure) and found[3][1] is None
+
+
+def test_lanes_stop_between_two_layers(two_threads: None) -> None:
+    model: Any = torch.nn.Linear(1, 1)
+    began = threading.Event()
+    ended: list[str] = []
+
+    def answer(path: str, piece: Piece) -> Row:
+        try:
+            while piece.window == 1:
+                model(torch.zeros(1))
+                began.set()
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+        return Row(path, piece.window, None, None)
+
+    def outcomes() -> Any:
+        yield 0, piece(0)
+        yield 0, piece(1)
+        assert began.wait(60)
+        raise _Killed
+
+    with pytest.raises(_Killed), Lanes(model, answer) as lanes:
+        list(lanes.run([Item("a")], outcomes()))
+    assert ended == ["_Stopped"]
+    model(torch.zeros(1))  # the network is as it was
 
 
 def test_a_run_that_begins_anew_leaves_the_journal_to_the_one_that_has_it(videos: Path, tmp_path: Path) -> None:
@@ -390,6 +644,17 @@ def test_a_damaged_file_whose_name_is_no_utf8_is_a_row(tmp_path: Path, capsys: p
 def pool() -> Any:
     with Decoders(Plan(create_transform(get_weights("test_ircsn"), "center"), 0.25), 1) as pool:
         yield pool
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_interrupt_of_the_terminal_never_reaches_the_first_decoder() -> None:
+    from multiprocessing import resource_tracker
+
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # as in a process that has just begun
+    with Decoders(None, 1) as pool:
+        status = Path(f"/proc/{pool._workers[0].process.pid}/status").read_text()
+        blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+    assert int(blocked.split()[1], 16) & 1 << (signal.SIGINT - 1)
 
 
 @pytest.mark.parametrize("num_deaths", [0, 1])

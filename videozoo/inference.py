@@ -77,6 +77,7 @@ def reuse_heap() -> bool:
     Feature maps are tens of megabytes each. glibc maps such blocks anew for every layer, and the page faults can take
     more time than the arithmetic. This sets ``mallopt(M_MMAP_MAX, 0)`` and ``mallopt(M_TRIM_THRESHOLD, 2**31 - 1)``
     for the whole process and until it ends: what was once allocated stays with the process, though it is used again.
+    ``mallopt(M_ARENA_MAX, 1)`` lets threads that start later share the heap; their own would not keep large blocks.
     The library never calls it by itself; the command line does.
 
     Returns:
@@ -87,5 +88,5 @@ def reuse_heap() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    m_trim_threshold, m_mmap_max = -1, -4
-    return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, 2**31 - 1))
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
+    return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, 2**31 - 1) and mallopt(m_arena_max, 1))

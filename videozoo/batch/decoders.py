@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -62,12 +63,14 @@ class _Worker:
 class Decoders:
     """A pool of processes; a context manager. With no processes, whoever asks for a piece decodes it.
 
+    They start, and import what they need, before ``plan`` has to be known: it may be set any time before `run`.
+
     A video whose process dies is given to another once more, from the window on that was missing, and is a failure if
     that dies, too. Processes are started afresh (spawn): a script that uses this needs ``if __name__ == "__main__":``.
     """
 
-    def __init__(self, plan: Plan, num_processes: int) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan | None, num_processes: int) -> None:
+        self.plan = plan
         self._num_processes = num_processes
         self._workers: list[_Worker] = []
 
@@ -93,8 +96,10 @@ class Decoders:
         Raises:
             VideoError: the processes do not start.
         """
+        if self.plan is None:
+            raise RuntimeError("Decoders.plan is not set")
         if not self._workers:
-            yield from ((job.number, outcome) for job in jobs for outcome in outcomes(self._plan, job))
+            yield from ((job.number, outcome) for job in jobs for outcome in outcomes(self.plan, job))
             return
         todo = deque(jobs)
         while True:
@@ -112,7 +117,7 @@ class Decoders:
     def _give(self, worker: _Worker, job: Job) -> None:
         worker.jobs.append(job)
         with suppress(OSError):  # it has died: so says the next look at its connection
-            worker.connection.send(job)
+            worker.connection.send((self.plan, job))
 
     def _received(self, worker: _Worker, todo: deque[Job]) -> Iterator[tuple[int, Outcome]]:
         try:
@@ -151,7 +156,7 @@ class Decoders:
     def _started(self) -> _Worker:
         context = get_context("spawn")  # a copy of a process that has threads, as fork makes it, may hang
         ours, theirs = context.Pipe()
-        process = context.Process(target=_decode, args=(theirs, self._plan), name="videozoo-decode", daemon=True)
+        process = context.Process(target=_decode, args=(theirs,), name="videozoo-decode", daemon=True)
         with _interrupts_blocked():
             process.start()
         theirs.close()
@@ -164,6 +169,9 @@ def _interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    from multiprocessing import resource_tracker  # there is none on Windows
+
+    resource_tracker.ensure_running()  # it starts with the first process, and would let interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -171,16 +179,21 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _decode(connection: Connection, plan: Plan) -> None:
+def _decode(connection: Connection) -> None:
     """The work of a process: until its parent, or the parent's end of the connection, is gone."""
     torch.set_num_threads(1)
     try:
         connection.send(_READY)
         while True:
-            for outcome in outcomes(plan, connection.recv()):
+            for outcome in outcomes(*connection.recv()):
                 connection.send(outcome)
     except (EOFError, OSError):
         return
+
+
+def num_processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _failure(window: int, reason: str) -> Failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from videozoo.errors import InvalidArgument, ListError, VideoError
-from videozoo.video.dataset import Form, read_list
+from videozoo.video.dataset import Form, check_template, read_list
 from videozoo.video.lookup import VIDEO_SUFFIXES
 
 _LIST_SUFFIXES = {".txt", ".csv", ".tsv", ".lst"}
@@ -34,7 +33,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ListForm:
-    """How lists among the inputs are read; see `read_list`."""
+    """How lists among the inputs are read; see `read_list`. ``template`` is for folders of frames wherever they are."""
 
     root: Path | None = None
     form: Form | None = None
@@ -47,15 +46,20 @@ def named_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[I
 
     Args:
         inputs: video files; folders of numbered images; other folders, whose videos and frame folders are found at any
-            depth, sorted, hidden ones left out; lists (.txt, .csv, .tsv, .lst) in the forms of `read_list`, or with one
-            path a line; globs (``**`` is any depth). What is no video stays in, for whoever opens it to say so.
+            depth, through links, too, sorted, hidden ones left out; lists (.txt, .csv, .tsv, .lst) in the forms of
+            `read_list`, or with one path a line; globs (``**`` is any depth). What is no video stays in, for whoever
+            opens it to say so.
         lists: how lists are read.
 
     Raises:
-        VideoError: a glob that nothing matches.
+        VideoError: a glob that nothing matches, or a folder that cannot be read.
         ListError: a list that cannot be used.
+        InvalidArgument: a template that does not hold one number.
     """
-    return [item for text in inputs for item in _videos_of(text, lists or ListForm())]
+    lists = lists or ListForm()
+    if lists.template is not None:
+        check_template(lists.template)
+    return [item for text in inputs for item in _videos_of(text, lists)]
 
 
 def find_videos(inputs: Sequence[str], lists: ListForm | None = None) -> list[Item]:
@@ -89,36 +93,46 @@ def shard_of(items: Sequence[Item], shard: str | None) -> tuple[list[Item], str]
     return list(items[number - 1 :: count]), f"-{number:05}-of-{count:05}"
 
 
-def sha256_items(items: Sequence[Item]) -> str:
-    """Digest of the videos' paths and of how they are read: by it one run knows another."""
-    text = json.dumps([astuple(item) for item in items])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+def key_of(item: Item) -> str:
+    """The video's path and how it is read: by it a run that goes on knows what is done."""
+    return json.dumps(astuple(item))
 
 
 def _videos_of(text: str, lists: ListForm) -> Iterator[Item]:
     path = Path(text)
     if path.is_dir():
-        yield from _below(path)
+        yield from _below(path, lists.template)
     elif path.suffix.lower() in _LIST_SUFFIXES and path.is_file():
         yield from _listed(path, lists)
     elif _GLOB.search(text) and not path.exists():
-        matches = sorted(name for name in glob.iglob(text, recursive=True) if _may_be_video(Path(name)))
+        names_suffix = path.suffix != "" and not _GLOB.search(path.suffix)
+        matches = [
+            _item(name, lists.template)
+            for name in sorted(glob.iglob(text, recursive=True))
+            if _may_be_video(Path(name), lists.template, any_file=names_suffix)
+        ]
         if not matches:
             raise VideoError(f"no video matches {text}")
-        yield from map(Item, matches)
+        yield from matches
     else:
         yield Item(text)
 
 
-def _may_be_video(path: Path) -> bool:
+def _item(path: str, template: str | None) -> Item:
+    return Item(path, template) if template is not None and os.path.isdir(path) else Item(path)
+
+
+def _may_be_video(path: Path, template: str | None, *, any_file: bool) -> bool:
     """Whether a glob means this: a pattern that is as wide as ``**`` meets folders of videos and other files, too."""
     if path.is_dir():
-        return _are_frames(os.listdir(path))
-    return _is_video(path.name)
+        return _are_frames(os.listdir(path), template)
+    return any_file or _is_video(path.name)
 
 
-def _are_frames(names: Sequence[str]) -> bool:
+def _are_frames(names: Sequence[str], template: str | None) -> bool:
     """Whether a folder of these files is one video: beside videos, an image is a picture of one of them."""
+    if template is not None:
+        return template.format(0) in names or template.format(1) in names
     return any(_NUMBERED_IMAGE.fullmatch(name) for name in names) and not any(map(_is_video, names))
 
 
@@ -126,23 +140,33 @@ def _is_video(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
-def _below(folder: Path) -> Iterator[Item]:
+def _below(folder: Path, template: str | None) -> Iterator[Item]:
     found = False
-    for parent, folders, files in os.walk(folder):
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
+        where = os.path.realpath(parent)
+        if where in seen:  # links may lead around in circles
+            folders.clear()
+            continue
+        seen.add(where)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = [parent] if _are_frames(files) else [os.path.join(parent, name) for name in sorted(files)]
-        for name in names:
-            if name == parent or _is_video(os.path.basename(name)):
+        framed = _are_frames(files, template)
+        for name in [parent] if framed else [os.path.join(parent, name) for name in sorted(files)]:
+            if framed or _is_video(os.path.basename(name)):
                 found = True
-                yield Item(name)
+                yield _item(name, template)
     if not found:
-        yield Item(str(folder))  # whoever opens it says what is wrong with it
+        yield _item(str(folder), template)  # whoever opens it says what is wrong with it
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise VideoError(f"the folder {error.filename} cannot be read: {error.strerror}") from None
 
 
 def _listed(path: Path, lists: ListForm) -> Iterator[Item]:
     bare = _bare_paths(path, lists)
     if bare is not None:
-        yield from (Item(str(video)) for video in bare)
+        yield from (_item(str(video), lists.template) for video in bare)
         return
     videos = read_list(path, root=lists.root, form=lists.form, multi_label=lists.multi_label, template=lists.template)
     for video in videos.videos:

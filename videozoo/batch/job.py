@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videozoo.batch.answers import Network, Question
-from videozoo.batch.inputs import Item, sha256_items
+from videozoo.batch.inputs import Item
 from videozoo.batch.pieces import Plan
 from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.errors import InvalidArgument
@@ -47,9 +48,15 @@ class Job:
         return Plan(recognizer.transform, self.window_seconds, self.stride_seconds, self.frame_rate)
 
     def about(self, recognizer: Recognizer) -> dict[str, Any]:
-        """What two runs must have in common for their rows to be those of one; also the table's own description."""
+        """What two runs must have in common for their rows to fit one table; also the table's own description.
+
+        Which videos is not among it: a folder that has got one more does not make what is done useless.
+        """
         transform = recognizer.transform
-        asked = {"layer": self.question.layer} if self.question.kind == "features" else {"topk": self.question.topk}
+        asked: dict[str, Any] = {"layer": self.question.layer}
+        if self.question.kind == "labels":
+            names = json.dumps(recognizer.labels).encode()
+            asked = {"topk": self.question.topk, "labels": hashlib.sha256(names).hexdigest()}
         about = {
             "kind": self.question.kind,
             **asked,
@@ -61,7 +68,6 @@ class Job:
             "window_seconds": self.window_seconds,
             "stride_seconds": self.stride_seconds,
             "frame_rate": self.frame_rate,
-            "videos": sha256_items(self.items),
         }
         return dict(json.loads(json.dumps(about)))  # as it will be read: lists for tuples
 

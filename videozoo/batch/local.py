@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from videozoo.batch import decoders
-from videozoo.batch.answers import Answer
-from videozoo.batch.decoders import Decoders, Failure
+from videozoo.batch.decoders import Decoders, Failure, num_processors
+from videozoo.batch.inputs import key_of
 from videozoo.batch.job import Job, Summary
-from videozoo.batch.pieces import Piece, Plan
+from videozoo.batch.lanes import Lanes
 from videozoo.batch.rows import Row, packed, unpacked
-from videozoo.batch.tables import writer_for
+from videozoo.batch.tables import Write, writer_for
 from videozoo.errors import InvalidArgument, OutputError
 from videozoo.files import place, refuse_unfit, sha256_file
 from videozoo.journal import Journal, beside, scan
@@ -26,11 +26,13 @@ def run(job: Job, *, num_processes: int = 1) -> Summary:
     """Answer for every video of the job, and write the table once all are done.
 
     What is done is kept in ``OUT.journal`` until then: the same call goes on where a killed one stopped, does nothing
-    twice, and ends with the same bytes (on the same machine, with as many threads).
+    twice, and ends with the same bytes (on the same machine, with as many threads). One that was to overwrite a table
+    goes on when it is called without ``overwrite``.
 
     Args:
         job: what to do.
-        num_processes: processes that decode beside this one; with 0 it decodes by itself, in turns.
+        num_processes: processes that decode beside this one; with 0 it decodes by itself, where no damaged file can be
+            kept from taking the run with it.
 
     Raises:
         OutputError: the table exists or cannot be written, or its journal belongs to another run.
@@ -42,55 +44,61 @@ def run(job: Job, *, num_processes: int = 1) -> Summary:
     write = writer_for(job.out)
     path = beside(job.out)
     refuse_unfit(job.out, overwrite=job.overwrite or path.exists())  # the journal may say that the table is ours
-    recognizer = job.network.load()
-    answer = job.question.to(recognizer)
-    about = job.about(recognizer)
-    with Journal(path, about, anew=job.overwrite) as journal:
-        done = _Done.read(path, about)
-        if not done.has_written(job.out):
-            _refuse_taken(job, journal, done)
-            _compute(job, job.plan(recognizer), answer, num_processes, journal, done)
-            table = _Table(path, about, job)
-
-            def fill(unfinished: Path) -> None:
-                write(unfinished, table.rows, about)
-                journal.append({"table": sha256_file(unfinished)})
-
-            place(job.out, fill, overwrite=job.overwrite)
-        journal.remove()
+    with Decoders(None, min(num_processes, len(job.items))) as pool:  # they start while the network is loaded
+        recognizer = job.network.load()
+        lanes = Lanes(recognizer.model, job.question.to(recognizer))
+        num_threads = max(1, num_processors() // (2 * max(1, num_processes)))
+        pool.plan = replace(job.plan(recognizer), num_threads=num_threads)
+        about = job.about(recognizer)
+        with Journal(path, about, anew=job.overwrite) as journal:
+            if job.overwrite:
+                journal.append({"overwrite": True})
+            done = _Done.read(path, about, job)
+            if not done.has_written(job.out):
+                _refuse_taken(job, journal, done)
+                _compute(job, pool, lanes, journal, done)
+                _write(job, _Table(path, about, job), write, journal, overwrite=done.overwrite)
+            journal.remove()
     return Summary(str(job.out), len(job.items), done.num_rows, len(done.failed))
 
 
 def _refuse_taken(job: Job, journal: Journal, done: _Done) -> None:
     """Another run may have finished while this one waited for its turn at the journal."""
     try:
-        refuse_unfit(job.out, overwrite=job.overwrite)
+        refuse_unfit(job.out, overwrite=done.overwrite)
     except OutputError:
         if done.holds_nothing:
             journal.remove()
         raise
 
 
-def _compute(job: Job, plan: Plan, answer: Answer, num_processes: int, journal: Journal, done: _Done) -> None:
+def _compute(job: Job, pool: Decoders, lanes: Lanes, journal: Journal, done: _Done) -> None:
     """Answer for what is not done yet."""
-    todo = done.jobs(job)
-    with _bar(job, done) as bar, Decoders(plan, min(num_processes, len(todo))) as pool:
-        for number, outcome in pool.run(todo):
-            if isinstance(outcome, Piece):
-                row = answer(job.items[number].path, outcome)
-                journal.append({"video": number} | packed(row))
-                done.add(number, row.window, failed=row.error is not None)
+    with _bar(job, done) as bar, lanes:
+        for number, answered in lanes.run(job.items, pool.run(done.jobs(job))):
+            key = {"video": key_of(job.items[number])}
+            if isinstance(answered, Row):
+                journal.append(key | packed(answered))
+                done.add(number, answered.window, failed=answered.error is not None)
             else:
-                journal.append({"video": number, "done": True} | _last(outcome))
-                done.end(number, failed=outcome is not None)
-                bar.update()
+                journal.append(key | {"done": True} | _last(answered))
+                done.end(number, failed=answered is not None)
             bar.set_postfix_str(str(done), refresh=False)
+            bar.update(0 if isinstance(answered, Row) else 1)
+
+
+def _write(job: Job, table: _Table, write: Write, journal: Journal, *, overwrite: bool) -> None:
+    def fill(unfinished: Path) -> None:
+        write(unfinished, table.rows, table.about)
+        journal.append({"table": sha256_file(unfinished)})
+
+    place(job.out, fill, overwrite=overwrite)
 
 
 def _bar(job: Job, done: _Done) -> Any:
     bar = tqdm(
         total=len(job.items), initial=len(done.ended), unit="video", disable=None if job.progress else True,
-        dynamic_ncols=True,
+        dynamic_ncols=True, miniters=0,
     )  # fmt: skip
     bar.set_postfix_str(str(done), refresh=False)
     return bar
@@ -112,17 +120,21 @@ class _Done:
     """Those with an answer."""
     table: str | None = None
     """Digest of the table that was about to get its name."""
+    overwrite: bool = False
+    """Whether the run was begun to replace a table."""
 
     @classmethod
-    def read(cls, path: Path, about: dict[str, Any]) -> _Done:
-        done = cls()
+    def read(cls, path: Path, about: dict[str, Any], job: Job) -> _Done:
+        done, numbers = cls(), _numbers(job)
         for line, _ in scan(path, about):
-            if "table" in line:
-                done.table = line["table"]
+            number = numbers.get(line.get("video"))
+            if number is None:
+                done.table = line.get("table", done.table)
+                done.overwrite = line.get("overwrite", done.overwrite)
             elif "done" in line:
-                done.end(line["video"], failed="error" in line)
+                done.end(number, failed="error" in line)
             else:
-                done.add(line["video"], line["window"], failed="error" in line)
+                done.add(number, line["window"], failed="error" in line)
         return done
 
     @property
@@ -159,14 +171,23 @@ class _Done:
         return f"{self.num_rows} rows" + (f", {len(self.failed)} failed" if self.failed else "")
 
 
+def _numbers(job: Job) -> dict[str | None, int]:
+    """Where in the job each video is: a journal may know some that are asked for no more."""
+    return {key_of(item): number for number, item in enumerate(job.items)}
+
+
 class _Table:
     """The rows of a journal in the order of the videos; only where each one lies is in memory."""
 
     def __init__(self, path: Path, about: dict[str, Any], job: Job) -> None:
+        self.about = about
         self._path = path
         self._items = job.items
+        numbers = _numbers(job)
         self._places = sorted(
-            (line["video"], line["window"], begin) for line, begin in scan(path, about) if "window" in line
+            (number, line["window"], begin)
+            for line, begin in scan(path, about)
+            if "window" in line and (number := numbers.get(line["video"])) is not None
         )
 
     def rows(self) -> Iterator[Row]:

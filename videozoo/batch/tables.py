@@ -1,4 +1,7 @@
-"""Rows to a file: Parquet, JSON lines or safetensors, one row or a few hundred in memory."""
+"""Rows to a file: Parquet, JSON lines or safetensors, one row or a few hundred in memory.
+
+Safetensors has texts in its header: paths, errors and labels of all rows are in memory while it is written.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videozoo.batch.rows import Row
-from videozoo.errors import InvalidArgument, printable
+from videozoo.errors import InvalidArgument, OutputError, printable
 
 Rows = Callable[[], Iterable[Row]]
 """The rows in order, anew at every call."""
 Write = Callable[[Path, Rows, dict[str, Any]], None]
 
+_HEADER_BYTES = 100_000_000
+"""Longer ones no reader of safetensors opens."""
 _GROUP_ROWS = 512
 """Rows of a group of a Parquet file: 4 MB of vectors of 2048."""
 
@@ -149,6 +154,11 @@ def _write_header(
         header[name] = {"dtype": dtype, "shape": [num_rows, *shape], "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > _HEADER_BYTES:
+        raise OutputError(
+            f"{len(text)} bytes of paths and labels are more than a safetensors file can have ({_HEADER_BYTES}): name "
+            "OUT .parquet or .jsonl; with its journal under that name's .journal, nothing is computed again"
+        )
     stream.write(len(text).to_bytes(8, "little") + text)
 
 

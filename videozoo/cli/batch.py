@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--out", required=required, metavar="OUT",
         help="FILE.parquet, .jsonl, .safetensors, or a folder for Parquet; a killed run, started again, goes on",
     )  # fmt: skip
-    table.add_argument("--force", action="store_true", help="replace OUT if it exists, and begin anew")
+    table.add_argument(
+        "--force", action="store_true", help="replace OUT if it exists, and begin anew; killed, go on without"
+    )
     table.add_argument("--window", type=float, metavar="S", help="answer for windows of so many seconds")
     table.add_argument("--stride", type=float, metavar="S", help="seconds from one window to the next; default: WINDOW")
     table.add_argument("--fps", type=float, metavar="R", help="frames a second of folders of images")
@@ -110,7 +113,8 @@ def run(options: argparse.Namespace, prepared: tuple[list[Item], Path], network:
     else:
         from videozoo.batch import local
 
-        summary = local.run(job, num_processes=_num_workers(options))
+        with _folder(out.parent):
+            summary = local.run(job, num_processes=_num_workers(options))
     return _told(summary, options)
 
 
@@ -130,7 +134,7 @@ def target(options: argparse.Namespace, items: list[Item]) -> tuple[list[Item], 
     if options.address is not None and options.engine != "ray":
         raise InvalidArgument(f"--address {options.address}: goes with --engine ray")
     if options.engine == "ray":
-        if out.suffix or options.shard is not None:
+        if (out.suffix and not out.is_dir()) or options.shard is not None:
             raise InvalidArgument(
                 "--engine ray writes Parquet to a folder, all of it: name OUT without suffix or shard"
             )
@@ -141,23 +145,38 @@ def target(options: argparse.Namespace, items: list[Item]) -> tuple[list[Item], 
             raise InvalidArgument('--engine ray needs Ray: pip install "videozoo[ray]"')
         refuse_without_pyarrow()
         return mine, out
-    if not out.suffix:
-        refuse_without_pyarrow()
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {out}: {error.strerror}") from None
+    to_be_made = not out.suffix and not out.exists()
+    if not out.suffix or out.is_dir():
         out = out / "rows.parquet"
     out = out.with_name(f"{out.stem}{suffix}{out.suffix}")
     writer_for(out)
-    refuse_unfit(out, overwrite=options.force or beside(out).exists())  # a killed run may have been at its very end
+    if not to_be_made:
+        refuse_unfit(out, overwrite=options.force or beside(out).exists())  # a killed run may have been at its very end
     return mine, out
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """A folder that is made if it is missing, and taken away again if nothing has come to lie in it."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _num_workers(options: argparse.Namespace) -> int:
     if options.workers is not None:
         return int(options.workers)
-    return max(1, (os.cpu_count() or 1) // 4)
+    from videozoo.batch.decoders import num_processors
+
+    return max(1, num_processors() // 4)
 
 
 def _told(summary: Summary, options: argparse.Namespace) -> int:

@@ -128,7 +128,7 @@ def read_list(
     """
     path = Path(source)
     if template is not None:
-        _check_template(template)
+        check_template(template)
     names = None if class_names is None else tuple(class_names)
     is_folder = os.path.isdir(path)  # unlike Path's, it answers for a path that cannot be looked at, too
     if form is not None and os.path.exists(path) and is_folder != (form == "folders"):
@@ -178,7 +178,8 @@ def _entries(folder: Path) -> list[Path]:
         raise ListError(f"{folder} cannot be read: {error.strerror}") from None
 
 
-def _check_template(template: str) -> None:
+def check_template(template: str) -> None:
+    """Raise InvalidArgument for a template of images' names that does not hold one number."""
     try:
         first, second = template.format(1), template.format(2)
     except (ValueError, IndexError, KeyError) as error:

@@ -228,6 +228,8 @@ class VideoFile:
         """
         self._path = path
         self._max_pixels = max_pixels
+        self.num_threads = 0
+        """Threads that decode; 0 means as FFmpeg likes, one more than there are processors or so."""
         with _opened(path) as (container, stream):
             # Some containers announce no number: counting packets reads the file but decodes nothing.
             self._num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
@@ -248,7 +250,7 @@ class VideoFile:
         target = next(targets, None)
         num_decoded = 0
         with _opened(self._path) as (container, stream):
-            stream.thread_type = "AUTO"
+            stream.thread_type, stream.thread_count = "AUTO", self.num_threads
             if self._max_pixels is not None:
                 # FFmpeg counts the margins that a decoder asks for
                 stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels + _MARGIN_PIXELS)}
