@@ -61,8 +61,7 @@ def run(job: Job, *, address: str | None = None) -> Summary:
     _refuse_unreachable(address)
     recognizer = job.network.load()
     job.question.to(recognizer)  # raises for a layer that does not exist
-    # Without the videos: a killed run goes on over a folder that has grown.
-    about = {name: value for name, value in job.about(recognizer).items() if name != "videos"}
+    about = job.about(recognizer)
     folder = Folder(job.out.absolute(), about)
     with folder.begin(overwrite=job.overwrite) as journal:
         todo = folder.read().left(job.items)
