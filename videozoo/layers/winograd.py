@@ -17,7 +17,7 @@ POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 """Where the polynomials are taken, besides infinity; few and small, for float32's sake."""
 TILE, WINDOW, VALUES = 4, 6, 36
 """Outputs and inputs of a tile in one dimension; inputs in two."""
-CHUNK_BYTES = 2**25
+CHUNK_BYTES = 2**23
 """Of the values of as many images as are computed at once."""
 _AT_ONES = POINTS.index(1.0) * (WINDOW + 1)
 """The value at (1, 1): every output of a tile has it once, so a bias can be added to it."""
