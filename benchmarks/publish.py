@@ -1,4 +1,4 @@
-"""The README's tables of inference and export, and the plot of accuracy against cost, from the files in ``results``.
+"""The tables of the README and of docs/speed.md, and the plot of accuracy against cost, from the files in ``results``.
 
     python benchmarks/publish.py
 
@@ -22,6 +22,7 @@ TARGETS, ROWS, PROFILE, PLOT = (
     ROOT / "results" / name
     for name in ("inference_targets.csv", "inference_rows.csv", "inference_profile.csv", "accuracy_cost.svg")
 )
+README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 EXPORT = ROOT / "results" / "export.csv"
 ASKED = {
     "ircsn_r50": {"eager": 6.2, "onnxruntime": 1.75, "openvino": 1.06},
@@ -172,19 +173,22 @@ def with_table(text: str, found: str, name: str = "inference") -> str:
     before, begin, rest = text.partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"README.md must hold {first} and, after it, {last}")
+        raise SystemExit(f"there must be {first} and, after it, {last}")
     return f"{before}{begin}\n{found}\n{end}{after}"
 
 
-def with_tables(text: str) -> str:
-    """The README with all tables of this script."""
+def documents() -> dict[Path, str]:
+    """The documents with all tables of this script."""
+    readme, speed = (path.read_text(encoding="utf-8") for path in (README, SPEED))
     targets = read_csv([TARGETS])
-    text = with_table(text, table(targets))
-    text = with_table(text, missed(targets), "aims")
     with PROFILE.open(encoding="utf-8", newline="") as file:
-        text = with_table(text, kinds_table(list(csv.DictReader(file))), "profile")
+        profile = list(csv.DictReader(file))
     with EXPORT.open(encoding="utf-8", newline="") as file:
-        return with_table(text, export_table(list(csv.DictReader(file))), "export")
+        export = list(csv.DictReader(file))
+    return {
+        README: with_table(with_table(readme, table(targets)), export_table(export), "export"),
+        SPEED: with_table(with_table(speed, missed(targets), "aims"), kinds_table(profile), "profile"),
+    }
 
 
 def num_views(views: Views) -> int:
@@ -252,8 +256,8 @@ def _name_rows(axes: Any, found: Sequence[tuple[Entry, float, float]], *, left: 
 
 def main() -> int:
     """Write tables and plot."""
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
     draw(read_csv([ROWS]), PLOT)
     return 0
 
