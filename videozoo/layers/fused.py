@@ -1,8 +1,8 @@
 """Convolutions for inference: batch norm folded in, bias, addition and ReLU in one pass, channels-last memory.
 
 Two ways compute the same. On the CPU, oneDNN's own convolutions on weights that were packed once, where the installed
-torch has them: they are private functions of torch, so a small case is computed both ways before they are used. And
-plain torch, everywhere else.
+torch has them: they are private functions of torch, so a small case is computed both ways before they are used; some
+3x3 convolutions take Winograd's way there (`videozoo.layers.winograd`). And plain torch, everywhere else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from videozoo.layers import winograd
 from videozoo.layers.frames import fold_frames, temporal_shift, unfold_frames
+from videozoo.layers.winograd import WinogradConv
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class FusedConv(nn.Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
         self.relu = step.relu
         self._packed: Tensor | None = None
+        self._by_winograd: tuple[tuple[tuple[torch.Size, int], WinogradConv], ...] = ()
         if dtype not in (None, weight.dtype):
             self.fold(dtype)
 
@@ -107,6 +110,8 @@ class FusedConv(nn.Module):
         if not torch.compiler.is_exporting():  # a graph that asks for a layout fits no clip of a single frame or pixel
             x = x.contiguous(memory_format=_channels_last(self.weight))
         if _use_prepacked(x, self.weight):
+            if shortcut is None and self._suits_winograd(x):
+                return self._winograd(x)(x)
             return self._prepacked(x, shortcut)
         if not torch.compiler.is_compiling():  # what is traced changes no module
             self.fold()
@@ -130,12 +135,37 @@ class FusedConv(nn.Module):
             shortcut, x, self._packed, self.bias, *geometry, "add", 1.0, after, [], None
         )
 
+    def _forget_packed(self) -> None:
+        self._packed, self._by_winograd = None, ()
+
+    def _suits_winograd(self, x: Tensor) -> bool:
+        channels_out, channels_in, *kernel = self.weight.shape
+        return (
+            (*kernel, *self.stride, *self.padding, *self.dilation, self.groups) == (3, 3, 1, 1, 1, 1, 1, 1, 1)
+            and self.relu
+            and self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and winograd.wins(len(x), x.shape[2], x.shape[3], channels_in, channels_out)
+            and winograd.works()
+        )
+
+    def _winograd(self, x: Tensor) -> WinogradConv:
+        """What is packed for such maps. Two are kept, as the last batch of views is often smaller."""
+        wanted = (x.shape, torch.get_num_threads())
+        known = self._by_winograd  # what another thread puts there is complete, too
+        for key, packed in known:
+            if key == wanted:
+                return packed
+        packed = WinogradConv(self._folded(), self.bias, x.shape)
+        self._by_winograd = ((wanted, packed), *known[:1])
+        return packed
+
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, relu={self.relu}"
 
     def _apply(self, *args: Any) -> FusedConv:
         self.fold()
-        self._packed = None
+        self._forget_packed()
         return super()._apply(*args)  # type: ignore[no-untyped-call]
 
     def _save_to_state_dict(self, *args: Any) -> None:
@@ -144,13 +174,13 @@ class FusedConv(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.fold()  # it may write into the weight
-        self._packed = None
+        self._forget_packed()
         super()._load_from_state_dict(*args)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and deepcopy, which know nothing of packed weights."""
         self.fold()
-        return self.__dict__ | {"_packed": None}
+        return self.__dict__ | {"_packed": None, "_by_winograd": ()}
 
 
 class FusedBlock(nn.Module):

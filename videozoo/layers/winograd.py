@@ -1,0 +1,160 @@
+"""Winograd's 3x3 convolutions for the CPU: a quarter of the multiplications, on oneDNN's packed weights.
+
+F(4x4, 3x3) of "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv 1509.09308: 4x4 outputs at a
+time are seen as a product of polynomials, which is known from its values at six points a dimension. What is left to
+multiply are 36 matrices over the channels; they run as one grouped 1x1 convolution of an image that is a line of tiles.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
+"""Where the polynomials are taken, besides infinity; few and small, for float32's sake."""
+TILE, WINDOW, VALUES = 4, 6, 36
+"""Outputs and inputs of a tile in one dimension; inputs in two."""
+CHUNK_BYTES = 2**23
+"""Of the values of as many images as are computed at once."""
+_AT_ONES = POINTS.index(1.0) * (WINDOW + 1)
+"""The value at (1, 1): every output of a tile has it once, so a bias can be added to it."""
+
+
+@cache
+def transforms() -> tuple[Tensor, Tensor, Tensor]:
+    """``A`` (4, 6), ``G`` (6, 3) and ``B`` (6, 6), float64.
+
+    ``A @ ((G @ g) * (B @ d))`` are the four sums ``d[i] * g[0] + d[i + 1] * g[1] + d[i + 2] * g[2]``.
+    """
+    others = [[other for other in POINTS if other != point] for point in POINTS]
+    rows_a = [[point**power for power in range(TILE)] for point in POINTS]
+    rows_b = [[*_polynomial(roots), 0.0] for roots in others]
+    rows_g = [
+        [point**power / _value(_polynomial(roots), point) for power in range(3)]
+        for point, roots in zip(POINTS, others, strict=True)
+    ]
+    at_infinity = [0.0] * (TILE - 1) + [1.0], [0.0, 0.0, 1.0], _polynomial(POINTS)
+    a, g, b = (
+        torch.tensor([*rows, last], dtype=torch.float64, device="cpu")
+        for rows, last in zip((rows_a, rows_g, rows_b), at_infinity, strict=True)
+    )
+    return a.T, g, b
+
+
+def _polynomial(roots: list[float] | tuple[float, ...]) -> list[float]:
+    """Coefficients of the product of ``x - root``, the constant one first."""
+    coefficients = [1.0]
+    for root in roots:
+        coefficients = [
+            lower - root * same for lower, same in zip([0.0, *coefficients], [*coefficients, 0.0], strict=True)
+        ]
+    return coefficients
+
+
+def _value(coefficients: list[float], x: float) -> float:
+    return sum(coefficient * x**power for power, coefficient in enumerate(coefficients))
+
+
+@cache
+def _transforms_of_tiles() -> tuple[Tensor, Tensor, Tensor]:
+    """The three of flattened tiles: (16, 36), (36, 9) and (36, 36), float32."""
+    a, g, b = (torch.kron(matrix, matrix).float() for matrix in transforms())
+    return a, g, b
+
+
+def wins(images: int, height: int, width: int, in_channels: int, out_channels: int) -> bool:
+    """Whether it is faster than oneDNN's direct convolution, by a rule that was measured.
+
+    Beside the products, each tile costs a transform of its inputs and one of its values, and each call the reading of
+    weights that are four times as many; margins of maps that are no multiple of 4 are computed for nothing. On AMD's
+    Zen 4, with AVX-512 and without, the rule holds within 5 % but for 7x7 maps of 128 channels: it takes 128 channels
+    and more at 28x28, 256 from two images at 14x14, 512 from four at 7x7, not 64 at 56x56.
+    """
+    tiles = images * _tiles(height) * _tiles(width)
+    return images * height * width > tiles * (5.4 + 270 / in_channels + 540 / out_channels) + 76
+
+
+def _tiles(size: int) -> int:
+    return -(-size // TILE)
+
+
+class WinogradConv:
+    """A 3x3 convolution of stride 1 and padding 1, with ReLU, for maps of one shape and one number of threads.
+
+    oneDNN's layout of packed weights depends on both; it would pack at each call, which takes a hundred times as long
+    as the convolution.
+
+    Args:
+        weight: (channels out, channels in, 3, 3), float32.
+        bias: (channels out,); None for none.
+        shape: of the maps, (N, C, H, W).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, shape: torch.Size) -> None:
+        self.out_channels, self.in_channels = weight.shape[:2]
+        images, _, height, width = shape
+        per_image = _tiles(height) * _tiles(width)
+        values = VALUES * per_image * max(self.in_channels, self.out_channels) * weight.element_size()
+        chunks = max(1, images * values // CHUNK_BYTES)
+        self.images = -(-images // chunks)
+        """That are computed at once."""
+        taps = weight.detach().permute(2, 3, 0, 1).reshape(9, -1)
+        transformed = (_transforms_of_tiles()[1] @ taps).view(VALUES * self.out_channels, self.in_channels, 1, 1)
+        self._geometry = ((0, 0), (1, 1), (1, 1), VALUES)
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+            transformed, *self._geometry, (1, VALUES * self.in_channels, 1, self.images * per_image)
+        )
+        self._bias = None
+        if bias is not None:
+            self._bias = bias.new_zeros(VALUES, self.out_channels)
+            self._bias[_AT_ONES] = bias
+            self._bias = self._bias.flatten()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Channels-last maps of the shape that it was made for to the same with ``channels out``."""
+        x = x.permute(0, 2, 3, 1)
+        images, height, width, _ = x.shape
+        out = x.new_empty(images, height, width, self.out_channels)
+        for start in range(0, images, self.images):
+            start = min(start, images - self.images)  # the last chunk has the others' size, and may repeat images
+            self._write(x[start : start + self.images], out[start : start + self.images])
+        return out.permute(0, 3, 1, 2)
+
+    def _write(self, x: Tensor, out: Tensor) -> None:
+        """(N, H, W, channels in) to (N, H, W, channels out)."""
+        to_outputs, _, to_values = _transforms_of_tiles()
+        images, height, width, channels = x.shape
+        rows, columns = _tiles(height), _tiles(width)
+        whole = rows * TILE, columns * TILE
+        x = F.pad(x, (0, 0, 1, whole[1] + 1 - width, 1, whole[0] + 1 - height))
+        windows = x.unfold(1, WINDOW, TILE).unfold(2, WINDOW, TILE)  # (N, rows, columns, channels in, 6, 6)
+        windows = windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, VALUES, channels)
+        line = torch.matmul(to_values, windows).view(1, 1, len(windows), -1).permute(0, 3, 1, 2)
+        line = torch.ops.mkldnn._convolution_pointwise(
+            line, self._weight, self._bias, *self._geometry, "none", [], None
+        )
+        tiles = torch.matmul(to_outputs, line.permute(0, 2, 3, 1).view(-1, VALUES, self.out_channels))
+        tiles = tiles.view(images, rows, columns, TILE, TILE, -1).transpose(2, 3)
+        if whole == (height, width):
+            torch.clamp_min(tiles, 0, out=out.view(tiles.shape))
+        else:
+            torch.clamp_min(tiles.reshape(images, *whole, -1)[:, :height, :width], 0, out=out)
+
+
+@cache
+def works() -> bool:
+    """Whether this machine is of a kind that the rule was measured on, and the answers are the plain convolution's."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        x, weight, bias = torch.randn(2, 16, 5, 9), torch.randn(32, 16, 3, 3), torch.randn(32)
+        expected = F.conv2d(x, weight, bias, padding=1).relu()
+        try:
+            found = WinogradConv(weight, bias, x.shape)(x.contiguous(memory_format=torch.channels_last))
+        except (AttributeError, RuntimeError, TypeError, ValueError):  # as in `prepacked_works`
+            return False
+    return bool((found - expected).abs().max() < 1e-3)
