@@ -12,6 +12,7 @@ CONVOLUTION = "convolution"
 DEPTHWISE = "depthwise convolution"
 _KINDS = {
     "batch norm": ("batch_norm",),
+    "Winograd's transforms": ("bmm", "constant_pad", "clamp"),
     "pooling": ("pool", "mean"),
     "addition, ReLU": ("relu", "add"),
     "copies, shift": ("clone", "copy", "contiguous", "fill", "zero", "cat"),
