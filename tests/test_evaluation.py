@@ -682,9 +682,8 @@ def test_an_error_in_one_process_is_one_line_in_each(
     if in_first:
         assert (statuses, told[1]) == ([status, status], told[0])
     else:
-        assert (statuses, told[0]) == (
-            [1, status], ["videozoo: error: another process of this run has ended: its own line says why"],
-        )  # fmt: skip
+        assert statuses == [8, status]
+        assert told[0][0].startswith("videozoo: error: another process of this run has ended or cannot be reached: ")
 
 
 @pytest.mark.slow

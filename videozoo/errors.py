@@ -14,7 +14,8 @@
     ├── VideoError                    5   a video that cannot be decoded
     ├── OutputError                   6   an output that exists already or cannot be written
     ├── ListError                     7   a list of videos that cannot be used
-    └── TrainingError                 8   a training that cannot go on
+    ├── TrainingError                 8   a training that cannot go on
+    └── RanksError                    8   processes of one run that do not find each other
 
 Every message is one line (a conversion report adds indented lines): what was asked, what was found, what to do next.
 """
@@ -100,6 +101,12 @@ class TrainingError(VideoZooError):
     exit_status = 8
 
 
+class RanksError(VideoZooError):
+    """Processes of one run that do not find each other, or one of which has ended."""
+
+    exit_status = 8
+
+
 def printable(text: object) -> str:
     r"""``text`` on one line, whatever a file or a file system has put into it.
 
@@ -123,4 +130,5 @@ def reason(error: BaseException) -> str:
     >>> reason(RuntimeError("no such operator\n  at line 7")), reason(MemoryError())
     ('no such operator', 'MemoryError')
     """
-    return printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300])
+    text = str(getattr(error, "strerror", None) or error)
+    return printable((text.strip().splitlines() or [type(error).__name__])[0][:300])

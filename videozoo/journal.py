@@ -19,6 +19,8 @@ from videozoo.errors import OutputError
 
 Line = dict[str, Any]
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What locking says on a file system that has no locks."""
 _SYNC_SECONDS = 5.0
 """At most so much work is lost in a power cut. What a killed process has written is never lost: the system has it."""
 
@@ -187,7 +189,7 @@ def _lock(stream: IO[bytes], path: Path, *, shared: bool = False) -> None:
     except BlockingIOError:
         raise OutputError(f"another process is writing {path}: wait for it, or give another --out (out=)") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+        if error.errno not in NO_LOCKS:
             raise
 
 

@@ -10,17 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from videozoo.errors import VideoZooError, printable
+from videozoo.errors import RanksError, VideoZooError, reason
 
 T = TypeVar("T")
 
 _VARIABLES = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_PATIENCE = timedelta(days=30)
+PATIENCE = timedelta(days=30)
 """How long a process waits for the slowest; torchrun ends all of them when one dies."""
-
-
-class RanksError(VideoZooError):
-    """Processes of one run that do not find each other, or one of which has ended."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ class Ranks:
         values: list[T] = [value] * self.size
         try:
             dist.all_gather_object(values, value)
-        except RuntimeError:  # gloo's errors have no type of their own
-            raise RanksError("another process of this run has ended: its own line says why") from None
+        except RuntimeError as error:  # gloo's errors have no type of their own
+            raise lost(error) from None
         return values
 
     @contextmanager
@@ -69,6 +65,22 @@ class Ranks:
                 raise found
 
 
+def announced() -> Ranks:
+    """What torchrun says in the environment, without connecting to anyone; one process where it says nothing."""
+    rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return Ranks(int(rank), int(size)) if rank.isdecimal() and size.isdecimal() else Ranks(0, 1)
+
+
+def lost(error: Exception) -> RanksError:
+    """What a process finds when another one has ended, which has said why."""
+    return RanksError(f"another process of this run has ended or cannot be reached: {reason(error)}")
+
+
+def unconnected(error: Exception) -> RanksError:
+    """What a process finds when the others do not come."""
+    return RanksError(f"the processes of this run cannot be connected: {reason(error)}")
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The processes that torchrun started, connected by gloo; a process group that exists already is used as it is.
@@ -76,7 +88,7 @@ def joined() -> Iterator[Ranks]:
     Raises:
         RanksError: they do not find each other.
     """
-    launched = os.environ.keys() >= _VARIABLES and os.environ["WORLD_SIZE"] != "1"
+    launched = os.environ.keys() >= _VARIABLES and announced().size > 1
     if not launched and "torch.distributed" not in sys.modules:  # one process, which need not import it to know
         yield Ranks(0, 1)
         return
@@ -89,10 +101,9 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(0, 1)
         return
     try:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        dist.init_process_group("gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        reason = printable(str(error).partition("\n")[0])
-        raise RanksError(f"the processes of this run cannot be connected: {reason}") from None
+        raise unconnected(error) from None
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

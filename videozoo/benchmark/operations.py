@@ -12,11 +12,11 @@ CONVOLUTION = "convolution"
 DEPTHWISE = "depthwise convolution"
 _KINDS = {
     "batch norm": ("batch_norm",),
-    "Winograd's transforms": ("bmm", "constant_pad", "clamp"),
+    "Winograd's transforms": ("matmul", "bmm", "pad", "unfold", "clamp"),
     "pooling": ("pool", "mean"),
     "addition, ReLU": ("relu", "add"),
-    "copies, shift": ("clone", "copy", "contiguous", "fill", "zero", "cat"),
-    "classifier": ("linear", "addmm", "matmul", "mm"),
+    "copies, shift": ("clone", "copy", "contiguous", "fill", "zero", "cat", "reshape"),
+    "classifier": ("linear", "addmm"),
 }
 """Kind -> parts of the names of its operations, the first that fits."""
 OTHER = "other"

@@ -55,14 +55,17 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     """The lines of a file of class names; None without a file.
 
     Raises:
-        InvalidArgument: the file cannot be read.
+        InvalidArgument: the file cannot be read, or has an empty line.
     """
     if path is None:
         return None
     try:
-        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+        names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None
+    if bad := [number for number, name in enumerate(names, 1) if not name.strip()]:
+        raise InvalidArgument(f"--labels {path}: line {bad[0]} is empty; each line names a class")
+    return names
 
 
 def run(options: argparse.Namespace) -> int:

@@ -95,7 +95,7 @@ def _refuse(options: argparse.Namespace) -> None:
         refuse_unfit(options.out, overwrite=options.force or beside(options.out).exists())
     if ":" not in options.model:
         refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
-    if not options.data.exists():
+    if not os.path.exists(options.data):
         raise ListError(f"no list at {options.data}: there is no such file or folder")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -65,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, and say what came of it; of several processes, the first one does."""
-    from videozoo.training.plan import make_plan, num_processes
+    from videozoo.ranks import announced
+    from videozoo.training.plan import make_plan
 
     if options.multi_label:
         raise InvalidArgument("--multi-label: training takes lists with one label a video")
@@ -85,15 +85,15 @@ def run(options: argparse.Namespace) -> int:
     from videozoo.training.run import train
 
     reuse_heap()
-    first = os.environ.get("RANK", "0") == "0"
-    if first:
-        for line in plan.lines(num_processes()):
+    process = announced()
+    if process.rank == 0:
+        for line in plan.lines(process.size):
             print(printable(line), file=sys.stderr)
     result = train(
         plan, resume=options.resume, validate=options.validate, deterministic=options.deterministic,
         num_workers=options.workers, device=options.device, tensorboard=options.tensorboard, progress=True,
     )  # fmt: skip
-    if first:
+    if process.rank == 0:
         _print(result, plan)
     return 0
 

@@ -8,8 +8,8 @@
     OUT/state.safetensors        all that the next step depends on
     OUT/.videozoo-training       the lock, and what is not finished
 
-Whatever is written lies in the hidden folder until it is whole. So what a killed run left is known, and nothing of
-another command or of the user's is taken for it.
+Whatever is written, but for the lines of the logs, lies in the hidden folder until it is whole. So what a killed run
+left is known, and nothing of another command or of the user's is taken for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import IO
 from videozoo.errors import OutputError
 from videozoo.files import TEMPORARY_PREFIX, place
 from videozoo.hub import save_to_dir
+from videozoo.journal import NO_LOCKS
 from videozoo.layers.video_model import VideoModel
 
 STATE = "state.safetensors"
@@ -52,9 +53,13 @@ def opened(folder: Path, recipe_text: str, *, resume: bool) -> Iterator[None]:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     with stream:
         _refuse_taken(folder, resume=resume)  # again: another process may have trained to its end meanwhile
-        clear(folder)
+        try:
+            clear(folder)
+            if not (folder / STATE).exists():
+                (folder / PROBLEMS).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write in {folder}: {error.strerror or error}") from None
         if not (folder / STATE).exists():
-            (folder / PROBLEMS).unlink(missing_ok=True)
             place_text(folder / RECIPE, recipe_text)
         yield
 
@@ -85,8 +90,10 @@ def _locked(folder: Path) -> IO[bytes]:
     except (BlockingIOError, PermissionError):
         stream.close()
         raise OutputError(f"another process trains in {folder}: wait for it, or give another --out") from None
-    except OSError:  # a file system without locks
-        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            stream.close()
+            raise
     return stream
 
 
@@ -124,10 +131,12 @@ def save_folder(network: VideoModel, folder: Path, labels: Sequence[str], datase
     try:
         work.mkdir(exist_ok=True)
         clear(folder.parent)
-        save_to_dir(network, work / f"{folder.name}.new", labels=labels, dataset=dataset)
+        whole = work / "new" / folder.name  # the card names the folder that it is written to
+        whole.parent.mkdir()
+        save_to_dir(network, whole, labels=labels, dataset=dataset)
         if folder.exists():
             folder.rename(work / f"{folder.name}.old")
-        (work / f"{folder.name}.new").rename(folder)
+        whole.rename(folder)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
     finally:

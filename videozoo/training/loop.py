@@ -287,7 +287,7 @@ class _Loop:
         with together():
             if self.accelerator.is_main_process:
                 folder, run = self.run.out, self.run.identity
-                if found:  # before the state: what is found twice is written once, what is lost never again
+                if found:  # before the state: a kill in between leaves a video that is found again, and never loses one
                     write_problems(folder / PROBLEMS, self.problems)
                 save_state(folder, run, self.progress, model=weights, optimizer=kept, average=self.average)
 

@@ -23,6 +23,7 @@ from videozoo.models import create_model
 from videozoo.models.tpn import TPN
 from videozoo.models.tsn import TSN
 from videozoo.predict import own_class_names, protocol_of
+from videozoo.ranks import announced
 from videozoo.training.recipe import LossSettings, Recipe
 from videozoo.video.lookup import plain
 
@@ -91,7 +92,8 @@ def create_network(
         fill_trunk(network, settings.imagenet)
     stored = _stored_classes(name, tag, checkpoint)
     if stored == num_classes and _has_other_names(network, class_names, of_file=checkpoint is not None):
-        _log.warning("%s: its classifier was replaced by a new, untrained one, for classes of other names", name)
+        if announced().rank == 0:
+            _log.warning("%s: its classifier was replaced by a new, untrained one, for classes of other names", name)
         network.reset_classifier(num_classes)
         stored = None
     if isinstance(network.fc, nn.Linear) and stored != num_classes:

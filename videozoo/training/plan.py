@@ -196,7 +196,7 @@ def _model(model: str, pretrained: str | None, checkpoint: StrPath | None) -> tu
     asked = pretrained or tag or None
     if asked is not None and checkpoint is not None:
         raise InvalidArgument("--pretrained and --checkpoint both say where weights come from: give one of them")
-    if checkpoint is not None and not Path(checkpoint).is_file():
+    if checkpoint is not None and not os.path.isfile(checkpoint):
         raise CheckpointError(f"no file at {checkpoint}: --checkpoint is a file of weights")
     return name, name, None if asked is None else registry.resolve_weights(name, asked).tag
 
@@ -232,7 +232,7 @@ def _class_names(
         found = tuple(class_names)
     elif isinstance(data, Motions):
         found = MOTIONS
-    elif Path(data).is_dir():
+    elif os.path.isdir(data):
         found = tuple(folder.name for folder in class_folders(Path(data)))
         if known is not None and sorted(map(plain, found)) == sorted(map(plain, known)):
             found = known  # another order than the alphabet's, as the weights have it
@@ -246,7 +246,8 @@ def _class_names(
         raise InvalidArgument(f"--num-classes {num_classes}, but there are {len(found)} class names, as {found[0]!r}")
     if len(set(found)) < len(found):
         raise InvalidArgument("two classes have the same name: give each its own")
-    if bad := [name for name in found if not name.isprintable()]:  # which the trained network could not be saved with
+    bad = [name for name in found if not name.strip() or not name.isprintable()]
+    if bad:  # the trained network could not be saved
         raise InvalidArgument(f"the class name {bad[0]!r} is not printable text on one line: give it another name")
     return found
 
@@ -259,18 +260,14 @@ def _read(
             raise ListError(f"the synthetic motions have the classes {', '.join(MOTIONS)}, not {', '.join(names[:8])}")
         return data
     videos = read_list(data, root=root, num_classes=len(names), class_names=names, **options)
-    if not any(video.path.exists() for video in videos.videos):
-        raise ListError(
-            f"{videos.source}: none of its {len(videos.videos)} videos exists, as {videos.videos[0].path}; "
-            "--root says what the paths are relative to"
-        )
+    videos.refuse_absent()
     return videos
 
 
 def _refuse_missing(videos: VideoList | Motions) -> None:
     if isinstance(videos, Motions):
         return
-    missing = [video for video in videos.videos if not video.path.exists()]
+    missing = [video for video in videos.videos if not os.path.exists(video.path)]  # unlike Path's, it raises nothing
     if missing:
         line = "" if missing[0].line is None else f" line {missing[0].line}:"
         more = f"; {len(missing) - 1} more are missing" if len(missing) > 1 else ""
@@ -285,9 +282,3 @@ def _digest(videos: VideoList | Motions) -> str:
     if isinstance(videos, Motions):
         return f"synthetic {videos.num_clips} from {videos.first_seed}"
     return videos.sha256
-
-
-def num_processes() -> int:
-    """How many processes torchrun started; 1 without it."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    return int(text) if text.isdigit() else 1

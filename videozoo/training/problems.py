@@ -30,7 +30,7 @@ def write_problems(path: Path, found: Iterable[Undecoded]) -> None:
         OutputError: it cannot be written; the one before is kept.
     """
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     table.writerow(_HEADER)
     for data, problem in in_order(found):
         table.writerow([data, "" if problem.line is None else problem.line, problem.name, problem.reason])

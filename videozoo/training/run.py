@@ -11,6 +11,7 @@ import torch
 
 from videozoo.errors import InvalidArgument, printable
 from videozoo.layers.video_model import VideoModel
+from videozoo.ranks import PATIENCE, unconnected
 from videozoo.training.folder import opened
 from videozoo.training.network import create_network
 from videozoo.training.plan import Plan
@@ -146,6 +147,7 @@ def _accelerator(plan: Plan, device: Device, tensorboard: bool) -> Accelerator:
         from accelerate.utils import (
             DistributedDataParallelKwargs,
             GradientAccumulationPlugin,
+            InitProcessGroupKwargs,
             ProjectConfiguration,
             is_tensorboard_available,
         )
@@ -163,10 +165,15 @@ def _accelerator(plan: Plan, device: Device, tensorboard: bool) -> Accelerator:
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             log_with="tensorboard" if tensorboard else None,
             project_config=ProjectConfiguration(project_dir=str(plan.out), logging_dir=str(plan.out)),
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
     except (ValueError, ImportError) as error:  # what this machine, or its environment, does not have
         raise InvalidArgument(f"accelerate refuses these settings: {printable(error)}") from None
+    except RuntimeError as error:  # torch's, of a process group
+        raise unconnected(error) from None
 
 
 def _refuse_unfit(accelerator: Accelerator) -> None:

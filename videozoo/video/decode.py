@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videozoo.errors import InvalidArgument, VideoError
+from videozoo.errors import InvalidArgument, VideoError, reason
 
 _TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """Metadata in an unknown encoding does not matter. (PyAV 19 reads none before it is asked for.)"""
@@ -83,7 +83,7 @@ def _mode(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise VideoError(f"no video at {path}: there is no such file or folder") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise VideoError(f"{path} cannot be opened: {_reason(error)}") from None
+        raise VideoError(f"{path} cannot be opened: {reason(error)}") from None
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise VideoError(f"{path} is neither a file nor a folder")
     return mode
@@ -155,7 +155,7 @@ def _numbered_images(folder: Path) -> list[Path]:
     try:
         names = sorted(folder.iterdir())
     except OSError as error:
-        raise VideoError(f"{folder} cannot be read: {_reason(error)}") from error
+        raise VideoError(f"{folder} cannot be read: {reason(error)}") from error
     for file in names:
         match = _FRAME_NAME.fullmatch(file.name)
         if match is None or file.name.startswith("."):
@@ -184,7 +184,7 @@ def _images_of(folder: Path, template: str) -> list[Path]:
     try:
         names = {file.name for file in folder.iterdir()}
     except OSError as error:
-        raise VideoError(f"{folder} cannot be read: {_reason(error)}") from error
+        raise VideoError(f"{folder} cannot be read: {reason(error)}") from error
     first = 0 if template.format(0) in names else 1
     files: list[Path] = []
     while (name := template.format(first + len(files))) in names:
@@ -206,7 +206,7 @@ def _read_image(path: Path) -> Tensor:
             warnings.simplefilter("ignore", DeprecationWarning)
             image: Tensor = decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise VideoError(f"{path} is not a readable image: {_reason(error)}") from error
+        raise VideoError(f"{path} is not a readable image: {reason(error)}") from error
     if image.dtype != torch.uint8:
         raise VideoError(f"{path} has more than 8 bits per sample; convert it to 8 bits")
     return image.permute(1, 2, 0).contiguous()
@@ -281,7 +281,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise VideoError(f"{path} cannot be decoded: PyAV has no decoder for its video stream; encode it anew")
             yield container, stream
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(f"{path} is not a video that can be read: {_reason(error)}") from error
+        raise VideoError(f"{path} is not a video that can be read: {reason(error)}") from error
 
 
 def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
@@ -291,9 +291,7 @@ def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iter
             yield frame
             num_decoded += 1
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(
-            f"{path} is damaged: decoding stopped after {num_decoded} frames ({_reason(error)})"
-        ) from error
+        raise VideoError(f"{path} is damaged: decoding stopped after {num_decoded} frames ({reason(error)})") from error
     if num_decoded == 0:
         raise VideoError(f"{path} is damaged: none of its frames can be decoded")
 
@@ -305,11 +303,6 @@ def _upright(frame: VideoFrame) -> Tensor:
     if rest or quarters % 4 == 0:
         return pixels
     return torch.rot90(pixels, quarters, dims=(0, 1)).contiguous()
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what a library says, or the error's name where it says nothing."""
-    return next(iter(str(getattr(error, "strerror", None) or error).splitlines()), type(error).__name__)
 
 
 def _distinct(wanted: Sequence[int]) -> list[int]:
