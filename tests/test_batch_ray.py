@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from videozoo.batch import decoders, local, on_ray
 from videozoo.batch.answers import Network, Question
 from videozoo.batch.decoders import Failure, outcomes
 from videozoo.batch.inputs import Item, find_videos
-from videozoo.batch.pieces import Plan
+from videozoo.batch.pieces import Piece, Plan
 from videozoo.batch.ray_folder import Ends, Folder, Found, Todo
 from videozoo.batch.tables import parquet_schema
+from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import OutputError
@@ -132,12 +133,41 @@ def test_rows_of_other_videos_do_not_count(tmp_path: Path) -> None:
     assert folder.read().summed([Item("a"), Item("b")]) == (1, 1)
 
 
-def test_a_row_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("parts", "kept"),
+    [
+        ({"one": [0, 1], "two": [0, 1]}, ["two"]),
+        ({"one": [0, 1, 2], "two": [1]}, ["one"]),
+        ({"one": [1], "two": [0, 1, 2]}, ["two"]),
+        ({"one": [0, 1], "three": [1, 2], "two": [2, 3]}, ["one", "two"]),
+    ],
+)
+def test_a_file_whose_every_row_others_have_is_removed(
+    tmp_path: Path, parts: dict[str, list[int]], kept: list[str]
+) -> None:
     folder = opened(tmp_path)
-    write_rows(folder, [("a", 0, 0.0, None)], "one")
-    write_rows(folder, [("a", 0, 0.0, None)], "two")
-    with pytest.raises(OutputError, match="repeats window 0 of a: start with --force"):
+    for name, windows in parts.items():
+        write_rows(folder, [("a", window, float(window), None) for window in windows], name)
+    windows = {window for part in parts.values() for window in part}
+    assert folder.read().answered == {"a": len(windows)}
+    assert folder.read().windows == {"a": windows}
+    assert sorted(path.stem for path in tmp_path.glob("*.parquet")) == kept
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [[("a", 0, 0.0, None), ("a", 1, 1.0, None)], [("a", 1, 1.0, None), ("a", 2, 2.0, None)]],
+        [[("a", 0, 0.0, None)], [("a", 0, None, DAMAGED)]],
+        [[("a", 0, 0.0, None), ("a", 0, 0.0, None)]],
+    ],
+)
+def test_files_that_repeat_rows_otherwise_are_kept_and_refused(tmp_path: Path, parts: list[list[Wanted]]) -> None:
+    folder = opened(tmp_path)
+    paths = [write_rows(folder, rows, f"part{number}") for number, rows in enumerate(parts)]
+    with pytest.raises(OutputError, match=r"repeats window [01] of a: start with --force"):
         folder.read()
+    assert all(path.exists() for path in paths)
 
 
 @pytest.mark.parametrize("size", [0, 3, 4, 100, -1])
@@ -211,6 +241,30 @@ def test_a_folder_is_one_run(tmp_path: Path) -> None:
         Folder(tmp_path, ABOUT).begin(overwrite=False)
 
 
+@pytest.mark.parametrize("written", [None, b"", b'{"run": {"ki'])
+def test_a_run_whose_forced_start_was_killed_takes_no_earlier_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes | None
+) -> None:
+    folder = opened(tmp_path)
+    write_rows(folder, [("a", 0, 0.0, None)])
+    Ends(tmp_path).add("a", 1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Folder, "_clear", killed)
+        folder.begin(overwrite=True)
+    if written is not None:  # the journal itself was not begun any further
+        (tmp_path / "_run.journal").write_bytes(written)
+    with folder.begin(overwrite=False):
+        assert not folder.read().windows
+        write_rows(folder, [("a", 0, 0.0, None)])
+        Ends(tmp_path).add("a", 1)
+    with folder.begin(overwrite=False):
+        assert not folder.read().left([Item("a")])
+
+
 # What a task does
 
 
@@ -255,7 +309,7 @@ def test_a_task_finds_relative_paths_and_its_reasons_name_them(
     (video,) = Found().left([Item(given)])
     monkeypatch.chdir("/")
     errors = [message["error"] for message in decoded(video)]
-    assert errors == [expected.reason, ""]
+    assert errors == [expected.reason]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision announces its image writer's removal
@@ -268,16 +322,44 @@ def test_windows_before_the_damage_are_not_lost(tmp_path: Path) -> None:
         (tmp_path / f"img_{number:05}.png").write_bytes(b"no image")
     found = decoded(Todo(Item(str(tmp_path)), "frames", frozenset({2})))
     assert [(message["window"], bool(message["piece"]), message["error"]) for message in found] == [
-        (0, True, ""), (1, True, ""), (3, False, ""),
+        (0, True, ""), (1, True, ""),
     ]  # fmt: skip
-    (failure, _) = decoded(Todo(Item(str(tmp_path)), "frames", frozenset({0, 1})))
+    (failure,) = decoded(Todo(Item(str(tmp_path)), "frames", frozenset({0, 1})))
     assert failure["window"] == 2 and failure["error"].startswith("frames/img_00017.png is not a readable image")
 
 
 def test_a_video_that_kills_its_decoder_is_a_row(tmp_path: Path) -> None:
     video = Todo(Item(str(tmp_path / "a.mp4"), None, Deadly()), "a.mp4")  # type: ignore[arg-type]
     reason = "a.mp4: its decoder died 2 times (exit status 3)"
-    assert [(message["window"], message["error"]) for message in decoded(video)] == [(0, reason), (1, "")]
+    assert [(message["window"], message["error"]) for message in decoded(video)] == [(0, reason)]
+
+
+@pytest.mark.parametrize(("known", "last"), [({0, 1, 3, 4}, []), ({0, 1, 4}, [(3, False, "a.mp4 is away")])])
+def test_a_failure_says_no_end_beside_its_row(
+    monkeypatch: pytest.MonkeyPatch, known: set[int], last: list[tuple[int, bool, str]]
+) -> None:
+    """It may pass, and then there are windows after it: an end that outlives the row would lose them."""
+    piece = Piece(2, 2.0, 3.0, np.zeros((1, 1), np.int64), [], np.zeros((1, 1), np.int64))
+
+    class Passing:
+        def run(self, jobs: Sequence[decoders.Job]) -> Iterator[tuple[int, decoders.Outcome]]:
+            assert [job.start for job in jobs] == [2]
+            yield from ((0, piece), (0, Failure(3, "a.mp4 is away")))
+
+    monkeypatch.setattr(on_ray, "_decoder", lambda _: nullcontext(Passing()))
+    found = decoded(Todo(Item("a.mp4"), "a.mp4", frozenset(known)))
+    expected = [(2, True, ""), *last]
+    assert [(message["window"], bool(message["piece"]), message["error"]) for message in found] == expected
+
+
+def test_an_actor_keeps_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network("test_ircsn", mode="center")
+    weights = sha256_tensors(network.load().model.state_dict())
+    called: list[str] = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: called.append(f"{number} threads"))
+    monkeypatch.setattr(on_ray, "reuse_heap", lambda: called.append("heap"))
+    on_ray._Actor(on_ray._Answering(network, Question("features"), "cpu", weights, tmp_path))
+    assert called == ["1 threads", "heap"]
 
 
 def test_an_actor_gets_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,12 +407,42 @@ def job(out: Path, *names: str, **more: Any) -> local.Job:
     return local.Job(items, Network("test_ircsn", mode="center"), Question("features"), out, 0.5, **more)
 
 
+def test_a_task_of_one_processor_decodes_with_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    plans: list[Plan] = []
+    monkeypatch.setattr(on_ray, "_compute", lambda job, plan, *_: plans.append(plan))
+    with pytest.raises(OutputError, match=r"lacks 1 videos, such as a\.mp4; repeat the command"):
+        on_ray.run(job(tmp_path / "ray", "a.mp4"))
+    assert [plan.num_threads for plan in plans] == [1]
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_callers_settings_of_ray_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    context = pytest.importorskip("ray.data").DataContext.get_current()
+    seen: list[tuple[bool, bool]] = []
+
+    def failing(*_: object, override_num_blocks: int) -> None:
+        seen.append((context.enable_progress_bars, context.print_on_execution_start))
+        raise ray.exceptions.RayError("it is gone")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray.data, "from_items", failing)
+    monkeypatch.setattr(context, "enable_progress_bars", True)
+    monkeypatch.setattr(context, "print_on_execution_start", True)
+    with pytest.raises(OutputError, match="Ray gave up: it is gone"):
+        on_ray.run(job(tmp_path / "ray", "a.mp4"))
+    assert seen == [(False, False)]
+    assert context.enable_progress_bars and context.print_on_execution_start
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
 def test_a_video_that_ray_lost_is_missed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     wanted = job(tmp_path / "ray", "a.mp4", "b\udcff.mp4")
     instead_of_ray(monkeypatch, ["a.mp4"])
-    with pytest.raises(OutputError, match="lacks 1 videos, as b"):
+    with pytest.raises(OutputError, match="lacks 1 videos, such as b"):
         on_ray.run(wanted)
     asked = instead_of_ray(monkeypatch, ["b\\udcff.mp4"])
     assert on_ray.run(wanted).num_rows == 2

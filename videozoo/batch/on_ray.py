@@ -33,6 +33,7 @@ from videozoo.batch.rows import Row
 from videozoo.batch.tables import as_record, columns, parquet_schema
 from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError
+from videozoo.inference import reuse_heap
 from videozoo.model_folder import LOCAL
 
 _CONNECT_SECONDS = 10.0
@@ -67,12 +68,13 @@ def run(job: Job, *, address: str | None = None) -> Summary:
         todo = folder.read().left(job.items)
         if todo:
             with _interrupts_kept():
-                _compute(job, job.plan(recognizer), todo, folder, address)
+                # Ray gives a task one processor; FFmpeg, left alone, would take all of the node's.
+                _compute(job, replace(job.plan(recognizer), num_threads=1), todo, folder, address)
         found = folder.read()
         missing = found.left(job.items)
         if missing:
             raise OutputError(
-                f"{folder.path} lacks {len(missing)} videos, as {missing[0].name}: the same command goes on"
+                f"{folder.path} lacks {len(missing)} videos, such as {missing[0].name}; repeat the command"
             )
         journal.append({"finished": True})
     return Summary(str(job.out), len(job.items), *found.summed(job.items))
@@ -99,27 +101,25 @@ def _compute(job: Job, plan: Plan, todo: list[Todo], folder: Folder, address: st
     if ours:
         _connect(address)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = job.progress and sys.stderr.isatty()
-        context.print_on_execution_start = False
         resources: dict[str, float] = ray.cluster_resources()
         gpus, processors = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         device = "cuda" if gpus else "cpu"
         answering = _Answering(_anywhere(job.network), job.question, device, folder.about["weights"], folder.path)
         schema = parquet_schema(job.question.kind, folder.about)
-        videos = ray.data.from_items(
-            [{"video": pickle.dumps(video)} for video in todo],
-            override_num_blocks=-(-len(todo) // _VIDEOS_PER_TASK),
-        )
-        videos.flat_map(partial(_decode, pickle.dumps(plan))).map_batches(
-            _Actor,
-            fn_constructor_kwargs={"answering": answering},
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, gpus or processors // 2)),
-            # Half a processor: so many actors leave room for decoding though half of the nodes are lost.
-            num_cpus=0.5,
-            num_gpus=1 if gpus else None,
-        ).write_parquet(str(folder.path), min_rows_per_file=_ROWS_PER_FILE, schema=schema)
+        with _settings(progress=job.progress and sys.stderr.isatty()):
+            videos = ray.data.from_items(
+                [{"video": pickle.dumps(video)} for video in todo],
+                override_num_blocks=-(-len(todo) // _VIDEOS_PER_TASK),
+            )
+            videos.flat_map(partial(_decode, pickle.dumps(plan))).map_batches(
+                _Actor,
+                fn_constructor_kwargs={"answering": answering},
+                batch_size=None,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, gpus or processors // 2)),
+                # Half a processor: so many actors leave room for decoding though half of the nodes are lost.
+                num_cpus=0.5,
+                num_gpus=1 if gpus else None,
+            ).write_parquet(str(folder.path), min_rows_per_file=_ROWS_PER_FILE, schema=schema)
     except (RayError, SystemException) as error:
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise OutputError(f"Ray gave up: {reason.strip()}; the same command goes on where it stopped") from error
@@ -149,6 +149,20 @@ def _connect(address: str | None) -> None:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InvalidArgument(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _settings(*, progress: bool) -> Iterator[None]:
+    """Those of Ray Data, which a caller that has datasets of their own gets back."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    before = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars, context.print_on_execution_start = progress, False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = before
 
 
 @contextmanager
@@ -223,19 +237,24 @@ def _give_up_decoders() -> None:
 
 
 def _decode(plan: bytes, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The decoding stage, as a task: rows with a piece, or else an error, or with neither, which is the video's end."""
+    """The decoding stage, as a task: rows with a piece, or else an error, or with neither, which is the video's end.
+
+    A video that fails has no end but its error's row. The failure may pass: an end that outlives the row, or that is
+    said of a window which has its answer already, would lose the windows after it.
+    """
     video: Todo = pickle.loads(row["video"])
     end = video.first
     with _decoder(plan) as decoder:
         for _, outcome in decoder.run([decoders.Job(0, video.item, video.first)]):
             if outcome is None:
                 continue
-            end = outcome.window + 1
-            if outcome.window in video.known:
-                continue
+            known = outcome.window in video.known
             if isinstance(outcome, Failure):
-                yield _message(video, outcome.window, error=video.own(outcome.reason))
-            else:
+                if not known:
+                    yield _message(video, outcome.window, error=video.own(outcome.reason))
+                return
+            end = outcome.window + 1
+            if not known:
                 yield _message(video, outcome.window, piece=pickle.dumps(outcome))
     yield _message(video, end)
 
@@ -261,6 +280,7 @@ class _Actor:
 
     def __init__(self, answering: _Answering) -> None:
         torch.set_num_threads(1)
+        reuse_heap()  # this process is ours alone
         recognizer = answering.network.load(answering.device)
         if sha256_tensors(recognizer.model.state_dict()) != answering.weights_sha256:
             raise CheckpointMismatch(f"{answering.network.name}: this node has other weights than the first one")

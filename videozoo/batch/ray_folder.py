@@ -1,7 +1,8 @@
 """The folder of Parquet that Ray writes, which is the run's own checkpoint: what it holds, and what is left to do.
 
     *.parquet         rows, as Ray wrote them; one that a killed process left without an end is removed
-    _run.journal      which run it is, whether it is finished; a running one has it locked
+    _run.journal      which run it is, that an earlier one's files are gone, whether it is finished; a running one has
+                      it locked
     _ends-*.jsonl     how many rows a video has in the end, as the actors are told
 
 Readers of Parquet folders leave out names that begin with an underscore.
@@ -12,9 +13,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,10 @@ from videozoo.journal import Journal
 _JOURNAL = "_run.journal"
 _MAGIC = b"PAR1"
 """What a Parquet file begins with, and what it ends with once it is whole."""
+
+
+class _RepeatedRow(OutputError):
+    """Two rows of one window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Found:
         name, window = row["path"], row["window"]
         windows = self.windows.setdefault(name, set())
         if window in windows:
-            raise OutputError(f"{part} repeats window {window} of {name}: start with --force (overwrite=True)")
+            raise _RepeatedRow(f"{part} repeats window {window} of {name}: start with --force (overwrite=True)")
         windows.add(window)
         if row["error"] is None:
             self.answered[name] = self.answered.get(name, 0) + 1
@@ -129,7 +136,13 @@ class Folder:
                 raise OutputError(f"{self.path} holds other files: name a new folder")
             run = Journal(path, self.about, anew=overwrite)
             try:
-                self._clear() if overwrite else self._refuse_finished()
+                lines = journal.read(path, self.about)
+                if any("finished" in line for line in lines):
+                    raise OutputError(f"{self.path} exists; pass --force (overwrite=True) to replace it")
+                if not any("cleared" in line for line in lines):
+                    # One that began anew may have been killed before it could.
+                    self._clear()
+                    run.append({"cleared": True})
             except BaseException:
                 run.__exit__()
                 raise
@@ -137,30 +150,46 @@ class Folder:
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
 
-    def _refuse_finished(self) -> None:
-        if any("finished" in line for line in journal.read(self.path / _JOURNAL, self.about)):
-            raise OutputError(f"{self.path} exists; pass --force (overwrite=True) to replace it")
-
     def _clear(self) -> None:
         for part in (*self._parts(), *self._ends()):
             part.unlink()
 
     def read(self) -> Found:
-        """What is there; files that a killed process left without an end are removed.
+        """What is there; files that a killed process left without an end are removed, and those that repeat others.
 
         Raises:
             OutputError: a row is there twice, or a file is another run's, or cannot be read.
         """
-        found = Found()
-        for part in self._parts():
-            for row in self._rows(part):
-                found.add(row, part)
+        try:
+            found = self._found()
+        except _RepeatedRow:
+            self._remove_copies()
+            found = self._found()
         for path in self._ends():
             for name, count in _ends_in(path):
                 found.expect(name, count)
         if self.about["window_seconds"] is None:
             found.counts |= dict.fromkeys(found.windows, 1)
         return found
+
+    def _found(self) -> Found:
+        found = Found()
+        for part in self._parts():
+            for row in self._rows(part):
+                found.add(row, part)
+        return found
+
+    def _remove_copies(self) -> None:
+        """Remove each file whose every row others have.
+
+        A cluster notices late that a run was killed: its tasks may write what the next run has been asked for again.
+        """
+        parts = {part: {tuple(row.values()) for row in self._rows(part)} for part in self._parts()}
+        copies = Counter(chain.from_iterable(parts.values()))
+        for part, rows in parts.items():
+            if rows and all(copies[row] > 1 for row in rows):
+                copies.subtract(rows)
+                part.unlink()
 
     def _rows(self, part: Path) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq
