@@ -91,7 +91,7 @@ def missed(records: Sequence[dict[str, str]]) -> str:
             possible = float(record[over])
             why = f"needs {possible / aim:.2f} x the bound, ours is at {float(own[over]):.2f}"
             if possible < aim:
-                why = f"{peer} takes {possible:.2f} x the bound: out of reach here"
+                why = f"{peer} takes {possible:.2f} x the bound: out of reach of direct convolutions"
             cells = [
                 f"`{model}`",
                 threads,

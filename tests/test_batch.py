@@ -229,7 +229,7 @@ def test_extract_gives_the_mean_of_the_views(videos: Path, tmp_path: Path, capsy
     assert run(["extract", str(videos), "--model", "test_ircsn", "--out", str(out)]) == 5
     captured = capsys.readouterr()
     assert captured.out == f"{out}: 5 rows of 6 videos\n"
-    assert captured.err.startswith("videozoo: error: 1 of 6 videos could not be decoded")
+    assert captured.err.startswith("videozoo: error: 1 of 6 videos have rows with an error")
     rows = read_jsonl(out)
     assert [Path(row["path"]).name for row in rows] == [f"v{number}.mp4" for number in range(NUM_VIDEOS)]
     assert "v2.mp4" in rows[2]["error"] and rows[2]["vector"] is None
@@ -611,6 +611,9 @@ def test_a_run_that_was_killed_at_its_very_end_is_finished(
     out.write_text("not that table")
     assert run(extract) == 6
     assert out.read_text() == "not that table"
+    out.write_bytes(table)  # and the folder has grown since
+    assert run(["extract", str(videos / "v1.mp4"), *extract[1:]]) == 0
+    assert [Path(row["path"]).name for row in read_jsonl(out)] == ["v1.mp4", "v0.mp4"]
 
 
 def test_a_window_without_an_answer_is_a_row_that_says_why(

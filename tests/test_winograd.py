@@ -124,7 +124,7 @@ def test_the_rule(images: int, size: int, channels: int, expected: bool) -> None
 @pytest.mark.usefixtures("needs_it")
 @pytest.mark.parametrize("share_weights", [False, True])
 def test_shapes_by_turns(share_weights: bool, made: list[torch.Size]) -> None:
-    """Two of them are packed once; the original keeps its values and its answers."""
+    """Two of them are packed once, a third goes the direct way; the original keeps its values and its answers."""
     plain = network()
     before = copy.deepcopy(plain.state_dict())
     optimized = optimize_for_inference(plain, share_weights=share_weights)
@@ -132,7 +132,7 @@ def test_shapes_by_turns(share_weights: bool, made: list[torch.Size]) -> None:
     with torch.inference_mode():
         for shape in (*shapes[:2] * 2, *shapes):
             assert close(optimized(clip(*shape)), plain(clip(*shape)))
-    assert [tuple(shape) for shape in made] == [(8, 128, 8, 8), (14, 128, 8, 7), (16, 128, 12, 11)]
+    assert [tuple(shape) for shape in made] == [(8, 128, 8, 8), (14, 128, 8, 7)]
     assert all(torch.equal(plain.state_dict()[name], tensor) for name, tensor in before.items())
 
 

@@ -25,8 +25,8 @@ def optimize_for_inference(
     memory is channels-last, and 3-D layers that see single frames run in two dimensions. On the CPU, convolutions run
     in oneDNN on weights packed at their first use; the copy then holds its weights twice, the packed ones beside the
     folded (with ``share_weights``, beside the original's). Neither is kept on the disk. Wide 3x3 convolutions in
-    float32 go by Winograd's way (arXiv 1509.09308), with four times their weights, packed for the last two shapes of
-    clips. float32 logits agree to 1e-5 of the largest.
+    float32 go by Winograd's way (arXiv 1509.09308), with four times their weights, packed for the first two shapes of
+    clips (others go the direct way). float32 logits agree to 1e-5 of the largest.
 
     The copy has the original's methods; ``train`` and ``reset_classifier`` raise `InvalidArgument`. Its state dict has
     the folded weights, under other names. The stages' maps are the original's, but a hook on a single block may see a

@@ -279,7 +279,7 @@ def _recognizer(
         advice = f" or --views {mode}" if views == transform.views else ""
         other: Mode = "center" if mode == "full" else "full"
         if _misfit(model, create_transform(model, other).views) is None:
-            advice += f"; what it takes are the views {other!r}"
+            advice += f"; it was exported with --views {other}"
         raise InvalidArgument(
             f"views of {views.num_frames} frames of {views.crop_size} pixels do not fit this artefact: {fault}{advice}"
         )

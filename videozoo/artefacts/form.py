@@ -148,7 +148,7 @@ def _one_of(known: Iterable[Known], value: object, name: str) -> Known:
     for one in known:
         if type(value) is type(one) and value == one:
             return one
-    raise ValueError(f"its {name} is none that there is")
+    raise ValueError(f"unknown {name}")
 
 
 def _sizes(value: object, count: int) -> Any:

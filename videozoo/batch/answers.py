@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -77,10 +77,6 @@ class Question:
             raise InvalidArgument("an exported network answers with logits alone: features need one of the zoo's")
         stage = None if self.layer == POOLED else stage_number(recognizer.model, self.layer)
         return _guarded(lambda path, piece: _features(recognizer, stage, path, piece))
-
-    def as_json(self) -> dict[str, Any]:
-        """For a journal and for the table's own description."""
-        return asdict(self)
 
 
 def _guarded(answer: Answer) -> Answer:

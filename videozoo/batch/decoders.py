@@ -21,7 +21,7 @@ from videozoo.errors import VideoError, printable
 
 _JOBS_AHEAD = 2
 """The one that a process works on, and the next, so that it never waits to be told."""
-_STEP_SECONDS = 0.5
+STEP_SECONDS = 0.5
 """An interrupt is noticed this soon."""
 _ATTEMPTS = 2
 _READY = "ready"
@@ -109,7 +109,7 @@ class Decoders:
             busy = [worker for worker in self._workers if worker.jobs]
             if not busy:
                 return
-            ready = set(wait([worker.connection for worker in busy], timeout=_STEP_SECONDS))
+            ready = set(wait([worker.connection for worker in busy], timeout=STEP_SECONDS))
             for worker in busy:
                 if worker.connection in ready:
                     yield from self._received(worker, todo)

@@ -81,4 +81,4 @@ class Summary:
     num_rows: int
     """Those with an answer."""
     num_failed: int
-    """Videos that cannot be decoded, or not to their end; the rows say why."""
+    """Videos with a row that has an error in the place of an answer."""

@@ -15,14 +15,11 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from videozoo.batch.answers import Answer
-from videozoo.batch.decoders import Failure, Outcome
+from videozoo.batch.decoders import STEP_SECONDS, Failure, Outcome
 from videozoo.batch.inputs import Item
 from videozoo.batch.pieces import Piece
 from videozoo.batch.rows import Row
 from videozoo.layers.video_model import VideoModel
-
-_STEP_SECONDS = 0.5
-"""An interrupt is noticed this soon."""
 
 Answered = tuple[int, Row | Failure | None]
 """A video's number with a row of it, or with how it ends."""
@@ -51,8 +48,9 @@ class Lanes:
         self._answer = answer
         self._num_lanes = _num_lanes(next(model.parameters()).device)
         self._stopped = threading.Event()
-        num_threads = max(1, torch.get_num_threads() // self._num_lanes)
-        # in the lane itself: torch counts the threads of each thread on its own
+        self._num_threads = torch.get_num_threads()
+        num_threads = max(1, self._num_threads // self._num_lanes)
+        # in the lane itself; threads that are started later begin with the number that was set last
         self._pool = ThreadPoolExecutor(self._num_lanes, "videozoo-lane", torch.set_num_threads, (num_threads,))
         self._modules = list(model.modules())
         self._hooks: list[RemovableHandle] = []
@@ -84,6 +82,7 @@ class Lanes:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._num_threads)
         for hook in self._hooks:
             hook.remove()
 
@@ -110,5 +109,5 @@ def _answered(number: int, coming: _Coming) -> Answered:
     if not isinstance(coming, Future):
         return number, coming
     while not coming.done():
-        wait([coming], timeout=_STEP_SECONDS)
+        wait([coming], timeout=STEP_SECONDS)
     return number, coming.result()

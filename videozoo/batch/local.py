@@ -54,7 +54,9 @@ def run(job: Job, *, num_processes: int = 1) -> Summary:
             if job.overwrite:
                 journal.append({"overwrite": True})
             done = _Done.read(path, about, job)
-            if not done.has_written(job.out):
+            written = done.has_written(job.out)
+            if not written or len(done.ended) < len(job.items):
+                done.overwrite = done.overwrite or written  # a table of ours, of a folder that has grown since
                 _refuse_taken(job, journal, done)
                 _compute(job, pool, lanes, journal, done)
                 _write(job, _Table(path, about, job), write, journal, overwrite=done.overwrite)

@@ -157,7 +157,7 @@ def _write_header(
     if len(text) > _HEADER_BYTES:
         raise OutputError(
             f"{len(text)} bytes of paths and labels are more than a safetensors file can have ({_HEADER_BYTES}): name "
-            "OUT .parquet or .jsonl; with its journal under that name's .journal, nothing is computed again"
+            "OUT .parquet or .jsonl; rename OUT.journal likewise, and nothing is computed again"
         )
     stream.write(len(text).to_bytes(8, "little") + text)
 

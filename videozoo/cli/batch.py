@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="FILE.parquet, .jsonl, .safetensors, or a folder for Parquet; a killed run, started again, goes on",
     )  # fmt: skip
     table.add_argument(
-        "--force", action="store_true", help="replace OUT if it exists, and begin anew; killed, go on without"
+        "--force",
+        action="store_true",
+        help="replace OUT if it exists, and begin anew; after a kill, go on without it",
     )
     table.add_argument("--window", type=float, metavar="S", help="answer for windows of so many seconds")
     table.add_argument("--stride", type=float, metavar="S", help="seconds from one window to the next; default: WINDOW")
@@ -63,8 +65,6 @@ def refuse_unknown_network(options: argparse.Namespace) -> None:
     """Raise UnknownModel, UnknownWeights or, for an exported one, InvalidArgument before anything is imported."""
     if is_artefact(options.model):
         raise InvalidArgument(f"{options.model} is an exported network, which has no features: name one of the zoo's")
-    if ":" in options.model:  # hf-hub:, local-dir:
-        return
     refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
 
 
@@ -186,8 +186,8 @@ def _told(summary: Summary, options: argparse.Namespace) -> int:
         print(f"{printable(summary.out)}: {summary.num_rows} rows of {summary.num_videos} videos")
     if summary.num_failed:
         print(
-            f"videozoo: error: {summary.num_failed} of {summary.num_videos} videos could not be decoded; "
-            "the column `error` says why",
+            f"videozoo: error: {summary.num_failed} of {summary.num_videos} videos have rows with an error, in "
+            "the column `error`",
             file=sys.stderr,
         )
         return VideoError.exit_status

@@ -76,10 +76,11 @@ class FusedConv(nn.Module):
 
     def fold(self, dtype: torch.dtype | None = None) -> None:
         """Take a weight of its own, with the batch norm in it; ``dtype`` None for the convolution's. Once."""
-        if self._unfolded is None:
+        unfolded = self._unfolded  # read once: another thread may fold, too
+        if unfolded is None:
             return
         with torch.inference_mode(False), torch.no_grad():
-            weight, own = self._unfolded[0], self._folded()
+            weight, own = unfolded[0], _multiplied(*unfolded)
             own = own.to(dtype or weight.dtype, memory_format=_channels_last(weight), copy=own is weight)
             self.weight = nn.Parameter(own, requires_grad=False)
         self._unfolded = None
@@ -87,14 +88,7 @@ class FusedConv(nn.Module):
     def _folded(self) -> Tensor:
         """The weight with the batch norm in it, computed anew until `fold` was called."""
         unfolded = self._unfolded
-        if unfolded is None:
-            return self.weight
-        weight, scale = unfolded
-        if scale is None:
-            return weight
-        # written in the layout that it is used in
-        folded = torch.empty_like(weight, dtype=scale.dtype, memory_format=_channels_last(weight))
-        return torch.mul(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)), out=folded).to(weight.dtype)
+        return self.weight if unfolded is None else _multiplied(*unfolded)
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(N, C, T, H, W) or (N, C, H, W) to the same layout.
@@ -110,13 +104,13 @@ class FusedConv(nn.Module):
         if not torch.compiler.is_exporting():  # a graph that asks for a layout fits no clip of a single frame or pixel
             x = x.contiguous(memory_format=_channels_last(self.weight))
         if _use_prepacked(x, self.weight):
-            if shortcut is None and self._suits_winograd(x):
-                return self._winograd(x)(x)
+            if shortcut is None and self._suits_winograd(x) and (conv := self._winograd(x)) is not None:
+                return conv(x)
             return self._prepacked(x, shortcut)
         if not torch.compiler.is_compiling():  # what is traced changes no module
             self.fold()
-        conv = F.conv2d if self.weight.ndim == 4 else F.conv3d
-        x = conv(x, self._folded(), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        convolve = F.conv2d if self.weight.ndim == 4 else F.conv3d
+        x = convolve(x, self._folded(), self.bias, self.stride, self.padding, self.dilation, self.groups)
         if shortcut is not None:
             x = x.add_(shortcut)
         return x.relu_() if self.relu else x
@@ -149,15 +143,20 @@ class FusedConv(nn.Module):
             and winograd.works()
         )
 
-    def _winograd(self, x: Tensor) -> WinogradConv:
-        """What is packed for such maps. Two are kept, as the last batch of views is often smaller."""
+    def _winograd(self, x: Tensor) -> WinogradConv | None:
+        """What is packed for maps of this shape; None for a third shape: to pack takes as long as many convolutions.
+
+        There are two, as the last batch of views is often smaller.
+        """
         wanted = (x.shape, torch.get_num_threads())
         known = self._by_winograd  # what another thread puts there is complete, too
         for key, packed in known:
             if key == wanted:
                 return packed
+        if sum(num_threads == wanted[1] for (_, num_threads), _ in known) == 2:
+            return None
         packed = WinogradConv(self._folded(), self.bias, x.shape)
-        self._by_winograd = ((wanted, packed), *known[:1])
+        self._by_winograd = ((wanted, packed), *known)
         return packed
 
     def extra_repr(self) -> str:
@@ -263,6 +262,14 @@ def fold_batch_norm(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> tupl
     return scale.to(precision), offset.to(precision)
 
 
+def _multiplied(weight: Tensor, scale: Tensor | None) -> Tensor:
+    """A convolution's weight with the factors of `fold_batch_norm` in it, in the layout that it is used in."""
+    if scale is None:
+        return weight
+    folded = torch.empty_like(weight, dtype=scale.dtype, memory_format=_channels_last(weight))
+    return torch.mul(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)), out=folded).to(weight.dtype)
+
+
 def _channels_last(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.ndim == 4 else torch.channels_last_3d
 
@@ -284,8 +291,7 @@ def prepacked_works(dtype: torch.dtype) -> bool:
     """Whether torch has oneDNN's packed convolutions on this machine, and they give the plain ones' answers."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(0)
+    with torch.autocast("cpu", enabled=False), torch.inference_mode():
         try:
             return all(_agrees(ndim, dtype) for ndim in (4, 5))
         except (AttributeError, RuntimeError, TypeError, ValueError):  # whatever a torch without them answers
@@ -293,11 +299,14 @@ def prepacked_works(dtype: torch.dtype) -> bool:
 
 
 def _agrees(ndim: int, dtype: torch.dtype) -> bool:
-    conv = (nn.Conv2d if ndim == 4 else nn.Conv3d)(8, 16, 3, padding=1).to(dtype)
+    draw = torch.Generator().manual_seed(0)  # not the program's own
+    conv = nn.utils.skip_init(nn.Conv2d if ndim == 4 else nn.Conv3d, 8, 16, 3, padding=1).to(dtype)
+    for parameter in conv.parameters():
+        parameter.normal_(std=0.1, generator=draw)
     fused = FusedConv(Step(conv))
     layout = _channels_last(conv.weight)
-    x = torch.randn(2, 8, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=layout)
-    y = torch.randn(2, 16, *[5] * (ndim - 2)).to(dtype).contiguous(memory_format=layout)
+    x = torch.randn(2, 8, *[5] * (ndim - 2), generator=draw).to(dtype).contiguous(memory_format=layout)
+    y = torch.randn(2, 16, *[5] * (ndim - 2), generator=draw).to(dtype).contiguous(memory_format=layout)
     expected, summed = conv(x).relu(), (conv(x) + y).relu()
     tolerance = 1e-4 if dtype == torch.float32 else 0.1
     found = fused._prepacked(x, None), fused._prepacked(x, y)
