@@ -578,7 +578,7 @@ def test_ray_has_the_local_rows_of_windows_with_labels_and_of_relative_paths(
     for more in (["local.parquet", "--workers", "1"], ["ray", "--engine", "ray", "--address", cluster.address]):
         done = subprocess.run([*predict, *more], cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stderr.splitlines()[-1:]) == (
-            5, ["videozoo: error: 2 of 15 videos could not be decoded; the column `error` says why"],
+            5, ["videozoo: error: 2 of 15 videos have rows with an error, in the column `error`"],
         )  # fmt: skip
     found, expected = (
         sorted(pq.read_table(tmp_path / name).to_pylist(), key=lambda row: (row["path"], row["window"]))
@@ -621,7 +621,7 @@ def test_a_run_that_is_told_to_end_leaves_one_line_and_a_folder_that_goes_on(
     assert "finished" not in (out / "_run.journal").read_text()
     done = subprocess.run(extract, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (5, f"{out}: 190 rows of 200 videos\n")
-    assert done.stderr == "videozoo: error: 10 of 200 videos could not be decoded; the column `error` says why\n"
+    assert done.stderr == "videozoo: error: 10 of 200 videos have rows with an error, in the column `error`\n"
 
 
 def in_session(number: int) -> list[str]:

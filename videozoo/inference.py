@@ -79,7 +79,7 @@ def reuse_heap() -> bool:
     more time than the arithmetic. This sets ``mallopt(M_MMAP_MAX, 0)`` and ``mallopt(M_TRIM_THRESHOLD, 2**31 - 1)``
     for the whole process and until it ends: what was once allocated stays with the process, though it is used again.
     ``mallopt(M_ARENA_MAX, 1)`` lets threads that start later share the heap; their own would not keep large blocks.
-    The library never calls it by itself; the command line does.
+    The library calls it by itself in Ray's actors alone; the command line does.
 
     Returns:
         Whether it was done: only glibc has it.
