@@ -146,9 +146,9 @@ def test_a_network_of_ones_own_says_what_it_comes_from(tmp_path: Path) -> None:
     assert found["weights_sha256"] == sha256_tensors(network.state_dict())
     # Fixed at the size of the full protocol, it has no use for one view in the centre.
     assert load_recognizer(str(tmp_path / "net.onnx")).transform.views.crop_size == 24
-    with pytest.raises(InvalidArgument, match="export it with --dynamic size or --views center; what it takes") as hint:
+    with pytest.raises(InvalidArgument, match="export it with --dynamic size or --views center; it was") as hint:
         load_recognizer(str(tmp_path / "net.onnx"), mode="center")
-    assert str(hint.value).endswith("the views 'full'")
+    assert str(hint.value).endswith("exported with --views full")
 
 
 @pytest.mark.parametrize(
