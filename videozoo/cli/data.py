@@ -63,6 +63,8 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
         names = tuple(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"--labels {path} cannot be read: {error}") from None
+    if not names:
+        raise InvalidArgument(f"--labels {path} is empty: each line names a class")
     if bad := [number for number, name in enumerate(names, 1) if not name.strip()]:
         raise InvalidArgument(f"--labels {path}: line {bad[0]} is empty; each line names a class")
     return names

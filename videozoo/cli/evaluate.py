@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videozoo.artefacts.form import is_artefact
 from videozoo.cli.data import add_list_arguments, read_labels
 from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
-from videozoo.errors import ListError, printable
+from videozoo.errors import InvalidArgument, ListError, printable
 from videozoo.files import refuse_unfit
 from videozoo.journal import beside
 
@@ -93,8 +94,11 @@ def run(options: argparse.Namespace) -> int:
 def _refuse(options: argparse.Namespace) -> None:
     if options.out is not None:  # the journal may say that the file is this evaluation's own
         refuse_unfit(options.out, overwrite=options.force or beside(options.out).exists())
-    if ":" not in options.model:
-        refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
+    if is_artefact(options.model):
+        raise InvalidArgument(
+            f"{options.model} is an exported network, which eval does not take: name one of the zoo's"
+        )
+    refuse_unknown_weights(options.model, options.pretrained, options.checkpoint)
     if not os.path.exists(options.data):
         raise ListError(f"no list at {options.data}: there is no such file or folder")
 

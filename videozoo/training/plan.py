@@ -154,6 +154,7 @@ def make_plan(
             f"recipe.loss.aux_weight is {resolved.loss.aux_weight:g}, but {architecture} has no auxiliary head: "
             "--set loss.aux_weight=0"
         )
+    _refuse_inside(Path(out), (data, val))
     names = _class_names(data, known, num_classes, class_names)
     options: dict[str, Any] = {"form": form, "template": template}
     videos = _read(data, names, root, options)
@@ -217,6 +218,15 @@ def _start(
     record = manifest.load().datasets.get(dataset)
     known = labels.labels(dataset) if record is not None and record.labels is not None else None
     return (spec if row is None else row).protocol, known, dataset
+
+
+def _refuse_inside(out: Path, folders: Iterable[StrPath | Motions | None]) -> None:
+    """The files of a run would be classes of the next one's."""
+    for folder in folders:
+        if folder is None or isinstance(folder, Motions) or not os.path.isdir(folder):
+            continue
+        if out.resolve().is_relative_to(Path(folder).resolve()):
+            raise InvalidArgument(f"--out {out} lies in the class folders {folder}: name a folder outside")
 
 
 def _class_names(
