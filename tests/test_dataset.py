@@ -365,7 +365,7 @@ def test_listed_videos_open(tmp_path: Path) -> None:
 
 
 def plan_of(data: Path, **options: object) -> Plan:
-    return make_plan("test_tsn", data, data / "out", changes=["run.batch_size=1"], **options)  # type: ignore[arg-type]
+    return make_plan("test_tsn", data, data.parent / "out", changes=["run.batch_size=1"], **options)  # type: ignore[arg-type]
 
 
 def test_a_training_knows_numeric_folders_by_name(tmp_path: Path) -> None:
