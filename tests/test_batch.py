@@ -25,7 +25,7 @@ from synthetic_frames import make_frames
 from videozoo import create_transform, get_weights, journal, load_recognizer
 from videozoo.batch import answers, local, tables
 from videozoo.batch.answers import Network, Question
-from videozoo.batch.decoders import Decoders, Failure, Job, num_processors
+from videozoo.batch.decoders import Decoders, Failure, Job
 from videozoo.batch.inputs import Item, ListForm, find_videos, shard_of
 from videozoo.batch.lanes import Lanes
 from videozoo.batch.pieces import Piece, Plan, pieces
@@ -35,6 +35,7 @@ from videozoo.cli.main import run
 from videozoo.demo import write_video
 from videozoo.errors import InvalidArgument, ListError, OutputError, VideoError
 from videozoo.journal import Journal, beside, read
+from videozoo.processors import num_processors
 
 NUM_VIDEOS = 6
 

@@ -28,7 +28,7 @@ PACKAGE = ROOT / "videozoo"
 
 # Every module or package of videozoo; a module imports strictly lower layers, and siblings of its own package.
 LAYERS = {
-    "errors": 0, "version": 0,
+    "errors": 0, "version": 0, "processors": 0,
     "manifest": 1, "files": 1, "stopwatch": 1, "credentials": 1, "metrics": 1, "journal": 1, "ranks": 1,
     "settings": 1,
     "registry": 2, "download": 2, "lockfile": 2, "huggingface": 2, "synthetic": 2,

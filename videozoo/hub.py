@@ -21,8 +21,7 @@ from videozoo.huggingface import PREFIX, check_repository_name, explain, is_offl
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Entry, Protocol
 from videozoo.model_card import CARD, model_card
-from videozoo.model_config import CONFIG, WEIGHTS, ModelConfig, parse, to_json
-from videozoo.model_folder import LOCAL
+from videozoo.model_config import CONFIG, LOCAL, WEIGHTS, ModelConfig, parse, to_json
 from videozoo.predict import own_class_names, protocol_of
 from videozoo.pretrained import StrPath
 from videozoo.video.views import ViewTransform

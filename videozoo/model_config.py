@@ -15,8 +15,11 @@ from typing import Any, NoReturn, TypeVar, cast, get_args
 
 from videozoo import manifest, registry
 from videozoo.errors import UnknownModel, UnknownWeights, UnreadableCheckpoint
+from videozoo.huggingface import PREFIX
 from videozoo.manifest import Average, Crop, Input, Protocol, Sampling, Views
 
+LOCAL = "local-dir:"
+"""What names of model folders on this machine begin with."""
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 MAX_CONFIG_BYTES = 4 << 20
@@ -32,6 +35,11 @@ _MODEL_ARGS: Mapping[str, type] = {
     "in_chans": int,
     "num_segments": int,
 }
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a model's name means a model folder."""
+    return name.startswith((LOCAL, PREFIX))
 
 
 @dataclass(frozen=True, slots=True)

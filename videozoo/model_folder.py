@@ -24,9 +24,7 @@ from videozoo.errors import (
 )
 from videozoo.files import digest_problem, sha256_file
 from videozoo.layers.video_model import VideoModel
-from videozoo.model_config import CONFIG, MAX_CONFIG_BYTES, WEIGHTS, ModelConfig, parse
-
-LOCAL = "local-dir:"
+from videozoo.model_config import CONFIG, LOCAL, MAX_CONFIG_BYTES, WEIGHTS, ModelConfig, is_folder_name, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +35,6 @@ class ModelFolder:
     """``hf-hub:org/name@commit`` or ``local-dir:PATH``."""
     config: ModelConfig
     weights: Path
-
-
-def is_folder_name(name: str) -> bool:
-    """Whether a model's name means a model folder."""
-    return name.startswith((LOCAL, huggingface.PREFIX))
 
 
 def architecture_of(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -189,11 +188,6 @@ def _decode(connection: Connection) -> None:
                 connection.send(outcome)
     except (EOFError, OSError):
         return
-
-
-def num_processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _failure(window: int, reason: str) -> Failure:

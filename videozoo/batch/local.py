@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from videozoo.batch import decoders
-from videozoo.batch.decoders import Decoders, Failure, num_processors
+from videozoo.batch.decoders import Decoders, Failure
 from videozoo.batch.inputs import key_of
 from videozoo.batch.job import Job, Summary
 from videozoo.batch.lanes import Lanes
@@ -20,6 +20,7 @@ from videozoo.batch.tables import Write, writer_for
 from videozoo.errors import InvalidArgument, OutputError
 from videozoo.files import place, refuse_unfit, sha256_file
 from videozoo.journal import Journal, beside, scan
+from videozoo.processors import num_processors
 
 
 def run(job: Job, *, num_processes: int = 1) -> Summary:

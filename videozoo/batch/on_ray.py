@@ -34,7 +34,7 @@ from videozoo.batch.tables import as_record, columns, parquet_schema
 from videozoo.checkpoints.tensors import sha256_tensors
 from videozoo.errors import CheckpointMismatch, InvalidArgument, OutputError
 from videozoo.inference import reuse_heap
-from videozoo.model_folder import LOCAL
+from videozoo.model_config import LOCAL
 
 _CONNECT_SECONDS = 10.0
 _STDERR = 2

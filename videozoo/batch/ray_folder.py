@@ -24,7 +24,7 @@ from typing import Any
 from videozoo import journal
 from videozoo.batch.inputs import Item
 from videozoo.batch.tables import recorded
-from videozoo.errors import OutputError, printable
+from videozoo.errors import OutputError, printable, reason
 from videozoo.journal import Journal
 
 _JOURNAL = "_run.journal"
@@ -52,11 +52,11 @@ class Todo:
         """The first window without a row."""
         return next(number for number in range(len(self.known) + 1) if number not in self.known)
 
-    def own(self, reason: str) -> str:
-        """The reason, in terms of the path that the input names."""
+    def own(self, text: str) -> str:
+        """A reason, in terms of the path that the input names."""
         for whole, given in ((self.item.path, self.name), (str(Path(self.item.path)), str(Path(self.name)))):
-            reason = reason.replace(printable(whole), printable(given))
-        return reason
+            text = text.replace(printable(whole), printable(given))
+        return text
 
 
 @dataclass
@@ -201,8 +201,9 @@ class Folder:
             table = pq.read_table(part, columns=["path", "window", "start_seconds", "error"])
             about = json.loads((table.schema.metadata or {}).get(b"videozoo", b"null"))
         except (OSError, ValueError) as error:  # pyarrow's, too
-            reason = printable(next(iter(str(error).splitlines()), type(error).__name__))
-            raise OutputError(f"{part} cannot be read ({reason}): repeat the command, or remove the file") from None
+            raise OutputError(
+                f"{part} cannot be read ({reason(error)}): repeat the command, or remove the file"
+            ) from None
         if about != self.about:
             raise OutputError(f"{part} is of another run: name a new folder, or pass --force (overwrite=True)")
         rows: list[dict[str, Any]] = table.to_pylist()

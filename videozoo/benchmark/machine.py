@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from videozoo.processors import num_processors
+
 
 def conditions() -> dict[str, str | int | float | None]:
     """What to state beside a figure; values that this platform does not tell are None."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": cpu_model(),
-        "cpus": available_cpus(),
+        "cpus": num_processors(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": _version("torch"),
@@ -30,11 +32,6 @@ def cpu_model() -> str | None:
         return platform.processor() or None
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or None
-
-
-def available_cpus() -> int | None:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def load_average() -> float | None:

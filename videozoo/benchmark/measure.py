@@ -16,9 +16,10 @@ from typing import Any
 from videozoo import registry
 from videozoo.benchmark.child import PREPARE, Child, Unable
 from videozoo.benchmark.contestants import CONTESTANTS, MACHINE, OURS
-from videozoo.benchmark.machine import available_cpus, conditions, load_average
+from videozoo.benchmark.machine import conditions, load_average
 from videozoo.benchmark.task import Task
 from videozoo.errors import InvalidArgument, VideoZooError
+from videozoo.processors import num_processors
 
 DTYPES = ("float32", "bfloat16", "float16")
 _TURN_SECONDS = 0.2
@@ -155,7 +156,7 @@ def plan(
             raise InvalidArgument(f"{option} {value}: at least 1")
     return Plan(
         name.partition(".")[0], tuple(dict.fromkeys(against)),
-        tuple(dict.fromkeys(threads)) or (available_cpus() or 1,), device, dtype, batch, rounds, num_frames, size,
+        tuple(dict.fromkeys(threads)) or (num_processors(),), device, dtype, batch, rounds, num_frames, size,
         mmaction2_python,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from videozoo.cli.weights import refuse_unknown_weights
 from videozoo.errors import InvalidArgument, OutputError, VideoError, printable
 from videozoo.files import refuse_unfit
 from videozoo.journal import beside
+from videozoo.processors import num_processors
 
 if TYPE_CHECKING:
     from videozoo.batch.answers import Network, Question
@@ -172,11 +173,7 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 def _num_workers(options: argparse.Namespace) -> int:
-    if options.workers is not None:
-        return int(options.workers)
-    from videozoo.batch.decoders import num_processors
-
-    return max(1, num_processors() // 4)
+    return max(1, num_processors() // 4) if options.workers is None else int(options.workers)
 
 
 def _told(summary: Summary, options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videozoo.cli.data import read_labels
-from videozoo.cli.weights import add_weight_arguments, is_folder, refuse_unknown_weights
+from videozoo.cli.weights import add_weight_arguments, refuse_unknown_weights
+from videozoo.model_config import is_folder_name
 
 if TYPE_CHECKING:
     from videozoo.export import Exported, Request
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         options.output, format=options.format, dynamic=dynamic, dtype=options.dtype, fused=options.fused,
         overwrite=options.force,
     )  # fmt: skip
-    if not is_folder(options.model):
+    if not is_folder_name(options.model):
         _check_axes(options.model.partition(".")[0], wanted)
     model = create_model(
         options.model,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from videozoo import registry
-from videozoo.huggingface import PREFIX
+from videozoo.model_config import is_folder_name
 
 
 def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,17 +17,12 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes of FILE, if not the usual ones")
 
 
-def is_folder(model: str) -> bool:
-    """Whether the name means a model folder."""
-    return model.startswith((PREFIX, "local-dir:"))
-
-
 def refuse_unknown_weights(model: str, pretrained: str | None = None, checkpoint: Path | None = None) -> None:
     """Raise UnknownModel or UnknownWeights for names of the zoo that do not exist, before anything is imported.
 
     Of a model folder (``hf-hub:``, ``local-dir:``), only opening it tells.
     """
-    if is_folder(model):
+    if is_folder_name(model):
         return
     architecture, _, tag = model.partition(".")
     registry.architecture(architecture)

@@ -10,7 +10,8 @@ from typing import Any, cast
 from videozoo import lockfile, registry
 from videozoo.errors import CheckpointMismatch, InvalidArgument
 from videozoo.layers.video_model import VideoModel
-from videozoo.model_folder import describe, is_folder_name, open_folder
+from videozoo.model_config import is_folder_name
+from videozoo.model_folder import describe, open_folder
 from videozoo.pretrained import StrPath
 
 

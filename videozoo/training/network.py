@@ -18,7 +18,8 @@ from videozoo.conversion import open_weights
 from videozoo.errors import CheckpointMismatch, FetchError, InvalidArgument
 from videozoo.layers.video_model import VideoModel
 from videozoo.manifest import Input, Protocol, Views
-from videozoo.model_folder import is_folder_name, open_folder
+from videozoo.model_config import is_folder_name
+from videozoo.model_folder import open_folder
 from videozoo.models import create_model
 from videozoo.models.tpn import TPN
 from videozoo.models.tsn import TSN

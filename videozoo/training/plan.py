@@ -12,7 +12,8 @@ from videozoo import labels, manifest, registry, settings
 from videozoo.errors import CheckpointError, InvalidArgument, ListError, UnknownWeights
 from videozoo.files import sha256_file
 from videozoo.manifest import Protocol
-from videozoo.model_folder import is_folder_name, open_folder
+from videozoo.model_config import is_folder_name
+from videozoo.model_folder import open_folder
 from videozoo.synthetic import MOTIONS, Motions
 from videozoo.training import recipes
 from videozoo.training.recipe import Recipe

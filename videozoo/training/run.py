@@ -15,6 +15,7 @@ from videozoo.ranks import PATIENCE, unconnected
 from videozoo.training.folder import opened
 from videozoo.training.network import create_network
 from videozoo.training.plan import Plan
+from videozoo.training.together import together, told_of_lost_processes
 from videozoo.training.validation import CenterViews, ValidationLoader
 from videozoo.video.batches import EpochOrder, TrainingLoader
 from videozoo.video.training import TrainingVideos
@@ -62,8 +63,6 @@ def train(
         raise InvalidArgument(f"--workers {num_workers}: 0 or more")
     with _algorithms(deterministic):
         accelerator = _accelerator(plan, device, tensorboard)
-        from videozoo.training.together import told_of_lost_processes
-
         try:
             _refuse_unfit(accelerator)
             with told_of_lost_processes(), ExitStack() as held:
@@ -83,7 +82,6 @@ def _train(
     progress: bool,
 ) -> Result:
     from videozoo.training.loop import Run, train
-    from videozoo.training.together import together
 
     recipe, rank, num_ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
     videos = TrainingVideos(
@@ -124,8 +122,6 @@ def _train(
 
 def _network(plan: Plan, accelerator: Accelerator) -> VideoModel:
     """The network of every process; the first one fetches what the others then find."""
-    from videozoo.training.together import together
-
     created: list[VideoModel] = []
     for turn in (True, False):
         with together():

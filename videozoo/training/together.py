@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
-from accelerate import PartialState
 
 from videozoo.ranks import Ranks, lost
 
@@ -14,6 +13,8 @@ from videozoo.ranks import Ranks, lost
 @contextmanager
 def together() -> Iterator[None]:
     """`Ranks.together`, of the processes that accelerate has connected."""
+    from accelerate import PartialState
+
     state = PartialState()
     with Ranks(state.process_index, state.num_processes).together():
         yield
