@@ -6,6 +6,8 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import timm
@@ -15,13 +17,56 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videozoo.inference import optimize_for_inference
-from videozoo.layers import fused, winograd
+from videozoo.layers import fused, winograd, winograd_time
 from videozoo.layers.video_model import VideoModel
 from videozoo.layers.winograd import WinogradConv
+from videozoo.layers.winograd_time import WinogradTimeConv
+from videozoo.models.csn import CSN, InteractionReducedBlock
 from videozoo.models.tsn import TSN
 
-WIDE = (1, 3, 8, 64, 64)
-"""A clip of which `network` has 8 maps of 8x8 pixels and 128 channels."""
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with one convolution that suits, and clips."""
+
+    trunk: Callable[[], VideoModel]
+    wide: tuple[int, ...]
+    """A clip for which it goes Winograd's way."""
+    other: tuple[int, ...]
+    """Another one."""
+    third: tuple[int, ...]
+    few: tuple[int, ...]
+    """A clip for which it goes the direct way."""
+    packed: list[tuple[int, ...]]
+    """The convolution's inputs, of the first two clips."""
+
+    def network(self, seed: int = 0) -> VideoModel:
+        return settle(self.trunk(), seed)
+
+
+CASES = {
+    "3x3": Case(  # the second convolution of 128 channels, the first having stride 2
+        lambda: TSN(
+            timm.create_model("resnet26", num_classes=0, layers=(1, 2, 1, 1), channels=(8, 128, 8, 16)), num_classes=5
+        ),
+        (1, 3, 8, 64, 64), (2, 3, 7, 64, 56), (1, 3, 16, 96, 88), (1, 3, 2, 64, 64),
+        [(8, 128, 8, 8), (14, 128, 8, 7)],
+    ),
+    "time": Case(  # the stem
+        lambda: CSN(
+            InteractionReducedBlock, (1, 1, 1, 1), width=64, num_classes=5, in_chans=3, drop_rate=0.0, bn_frozen=False
+        ),
+        (1, 3, 16, 64, 64), (2, 3, 16, 64, 56), (1, 3, 16, 96, 88), (1, 3, 8, 64, 64),
+        [(1, 3, 16, 64, 64), (2, 3, 16, 64, 56)],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +79,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def needs_it() -> None:
-    if not (fused.prepacked_works(torch.float32) and winograd.works()):
+    if not (fused.prepacked_works(torch.float32) and winograd.works() and winograd_time.works()):
         pytest.skip("this machine takes the direct way")
 
 
@@ -48,14 +93,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
             shapes.append(shape)
             super().__init__(weight, bias, shape)
 
+    class WatchedOverTime(WinogradTimeConv):
+        def __init__(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, stride: Pair, padding: Pair) -> None:
+            shapes.append(shape)
+            super().__init__(weight, bias, shape, stride, padding)
+
     monkeypatch.setattr(fused, "WinogradConv", Watched)
+    monkeypatch.setattr(fused, "WinogradTimeConv", WatchedOverTime)
     return shapes
-
-
-def network(seed: int = 0) -> VideoModel:
-    """With one convolution that suits: the second of 128 channels, the first having stride 2."""
-    trunk = timm.create_model("resnet26", num_classes=0, layers=(1, 2, 1, 1), channels=(8, 128, 8, 16))
-    return settle(TSN(trunk, num_classes=5), seed)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
@@ -66,13 +111,14 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
 # The arithmetic
 
 
-def test_the_transforms_convolve_exactly() -> None:
-    a, g, b = winograd.transforms()
+@pytest.mark.parametrize("points", [winograd.POINTS, winograd_time.POINTS])
+def test_the_transforms_convolve_exactly(points: tuple[float, ...]) -> None:
+    a, g, b = winograd.transforms(points)
     inputs, taps = torch.eye(6, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     for d in inputs:
         for tap in taps:
             expected = torch.stack([d[i : i + 3] @ tap for i in range(4)])
-            assert torch.allclose(a @ ((g @ tap) * (b @ d)), expected, rtol=0, atol=1e-15)
+            assert torch.allclose(a @ ((g @ tap) * (b @ d)), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.usefixtures("needs_it")
@@ -107,6 +153,30 @@ def test_the_last_chunk_may_repeat_images(monkeypatch: pytest.MonkeyPatch) -> No
     assert close(convolution(x.contiguous(memory_format=torch.channels_last)), expected)
 
 
+@pytest.mark.usefixtures("needs_it")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding"),
+    [
+        ((1, 16, 8, 6, 5), (1, 1), (1, 1), (0, 0)), ((3, 32, 5, 4, 4), (1, 1), (1, 1), (0, 0)),
+        ((1, 3, 4, 17, 20), (7, 7), (2, 2), (3, 3)), ((2, 16, 1, 7, 9), (3, 3), (1, 1), (1, 1)),
+        ((1, 8, 11, 8, 8), (3, 5), (2, 1), (0, 2)),
+    ],
+)  # fmt: skip
+def test_clips_of_any_size(shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, bias: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, weight, offset = (torch.randn(size, generator=random) for size in (shape, (24, shape[1], 3, *kernel), (24,)))
+    wanted = offset if bias else None
+    clips = x.clone(memory_format=torch.channels_last_3d)
+    expected = F.conv3d(
+        x.double(), weight.double(), None if wanted is None else wanted.double(), (1, *stride), (1, *padding)
+    ).relu()
+    found = WinogradTimeConv(weight, wanted, x.shape, stride, padding)(clips)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert close(found, expected.float())
+    assert torch.equal(clips, x)
+
+
 @pytest.mark.parametrize(
     ("images", "size", "channels", "expected"),
     [
@@ -118,55 +188,68 @@ def test_the_rule(images: int, size: int, channels: int, expected: bool) -> None
     assert winograd.wins(images, size, size, channels, channels) is expected
 
 
+@pytest.mark.parametrize(
+    ("size", "taps", "channels", "skipped", "expected"),
+    [
+        ((32, 112, 112), 49, (3, 64), 4, True), ((8, 14, 14), 1, (1024, 256), 1, True),
+        ((4, 14, 14), 1, (256, 256), 1, False), ((8, 56, 56), 1, (144, 64), 1, False),
+        ((2, 7, 7), 9, (512, 512), 1, False), ((3, 14, 14), 9, (256, 256), 1, True),
+        ((5, 14, 14), 1, (1024, 256), 1, False), ((7, 14, 14), 1, (1024, 256), 1, True),
+    ],
+)  # fmt: skip
+def test_the_rule_over_time(size: tuple[int, ...], taps: int, channels: Pair, skipped: int, expected: bool) -> None:
+    assert winograd_time.wins(size, taps, *channels, skipped) is expected
+
+
 # In networks
 
 
 @pytest.mark.usefixtures("needs_it")
 @pytest.mark.parametrize("share_weights", [False, True])
-def test_shapes_by_turns(share_weights: bool, made: list[torch.Size]) -> None:
+def test_shapes_by_turns(case: Case, share_weights: bool, made: list[torch.Size]) -> None:
     """Two of them are packed once, a third goes the direct way; the original keeps its values and its answers."""
-    plain = network()
+    plain = case.network()
     before = copy.deepcopy(plain.state_dict())
     optimized = optimize_for_inference(plain, share_weights=share_weights)
-    shapes = (WIDE, (2, 3, 7, 64, 56), (1, 3, 16, 96, 88))
+    shapes = (case.wide, case.other, case.third)
     with torch.inference_mode():
         for shape in (*shapes[:2] * 2, *shapes):
             assert close(optimized(clip(*shape)), plain(clip(*shape)))
-    assert [tuple(shape) for shape in made] == [(8, 128, 8, 8), (14, 128, 8, 7)]
+    assert [tuple(shape) for shape in made] == case.packed
     assert all(torch.equal(plain.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.usefixtures("needs_it")
-def test_another_number_of_threads_packs_anew(made: list[torch.Size]) -> None:
+def test_another_number_of_threads_packs_anew(case: Case, made: list[torch.Size]) -> None:
     """Layouts may depend on it."""
-    plain = network()
+    plain = case.network()
     optimized = optimize_for_inference(plain)
     with torch.inference_mode():
-        expected = plain(clip(*WIDE))
+        expected = plain(clip(*case.wide))
         for threads in (1, 2, 1, 2):
             torch.set_num_threads(threads)
-            assert close(optimized(clip(*WIDE)), expected)
+            assert close(optimized(clip(*case.wide)), expected)
     assert len(made) == 2
 
 
 @pytest.mark.usefixtures("needs_it")
-def test_what_is_packed_is_not_kept_when_weights_change(made: list[torch.Size]) -> None:
-    optimized, other = optimize_for_inference(network()), network(seed=1)
+def test_what_is_packed_is_not_kept_when_weights_change(case: Case, made: list[torch.Size]) -> None:
+    optimized, other = optimize_for_inference(case.network()), case.network(seed=1)
     with torch.inference_mode():
-        optimized(clip(*WIDE))
+        optimized(clip(*case.wide))
         for same in (copy.deepcopy(optimized), pickle.loads(pickle.dumps(optimized)), optimized.float()):
-            assert close(same(clip(*WIDE)), network()(clip(*WIDE)))
+            assert close(same(clip(*case.wide)), case.network()(clip(*case.wide)))
         assert len(made) == 4
         optimized.load_state_dict(optimize_for_inference(other).state_dict())
-        assert close(optimized(clip(*WIDE)), other(clip(*WIDE)))
+        assert close(optimized(clip(*case.wide)), other(clip(*case.wide)))
 
 
 @pytest.mark.usefixtures("needs_it")
 @pytest.mark.parametrize("share_weights", [False, True])
-def test_threads_may_begin_together(share_weights: bool) -> None:
-    plain = network()
+def test_threads_may_begin_together(case: Case, share_weights: bool) -> None:
+    plain = case.network()
     optimized = optimize_for_inference(plain, share_weights=share_weights)
-    clips = [clip(*WIDE), clip(2, 3, 7, 64, 56), clip(1, 3, 8, 96, 88), clip(*WIDE)]
+    clips = [clip(*shape) for shape in (case.wide, case.other, case.third, case.wide)]
     found: dict[int, list[Tensor]] = {}
     together = threading.Barrier(len(clips))
 
@@ -185,67 +268,67 @@ def test_threads_may_begin_together(share_weights: bool) -> None:
             assert all(close(logits, plain(x)) for logits in found[index])
 
 
-def in_autocast(optimized: VideoModel) -> Tensor:
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        return optimized(clip(*WIDE)).float()
-
-
-def in_inference_mode(optimized: VideoModel, *shape: int) -> Tensor:
+def in_inference_mode(optimized: VideoModel, x: Tensor) -> Tensor:
     with torch.inference_mode():
-        return optimized(clip(*(shape or WIDE))).float()
+        return optimized(x).float()
+
+
+def in_autocast(optimized: VideoModel, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return in_inference_mode(optimized, x)
 
 
 @pytest.mark.parametrize(
     ("run", "tolerance"),
     [
         pytest.param(in_autocast, 0.1, id="autocast"),
-        pytest.param(
-            lambda net: in_inference_mode(net.to(torch.bfloat16)), 0.1, id="bfloat16"
-        ),
-        pytest.param(lambda net: net(clip(*WIDE).requires_grad_()).detach(), 1e-5, id="gradients"),
-        pytest.param(
-            lambda net: torch.export.export(net, (clip(*WIDE),)).module()(clip(*WIDE)).detach(), 1e-5, id="export"
-        ),
+        pytest.param(lambda net, x: in_inference_mode(net.to(torch.bfloat16), x), 0.1, id="bfloat16"),
+        pytest.param(lambda net, x: net(x.requires_grad_()).detach(), 1e-5, id="gradients"),
+        pytest.param(lambda net, x: torch.export.export(net, (x,)).module()(x).detach(), 1e-5, id="export"),
     ],
-)  # fmt: skip
-def test_the_other_ways_stay(run: Callable[[VideoModel], Tensor], tolerance: float, made: list[torch.Size]) -> None:
-    plain = network()
-    with torch.inference_mode():
-        expected = plain(clip(*WIDE))
-    assert close(run(optimize_for_inference(plain)), expected, tolerance)
+)
+def test_the_other_ways_stay(
+    case: Case, run: Callable[[VideoModel, Tensor], Tensor], tolerance: float, made: list[torch.Size]
+) -> None:
+    plain = case.network()
+    expected = in_inference_mode(plain, clip(*case.wide))
+    assert close(run(optimize_for_inference(plain), clip(*case.wide)), expected, tolerance)
     assert made == []
 
 
 @pytest.mark.parametrize("missing", ["prepacked", "winograd"])
 def test_a_machine_without_it_takes_the_other_ways(
-    missing: str, made: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+    case: Case, missing: str, made: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing == "prepacked":
         monkeypatch.setattr(fused, "prepacked_works", lambda dtype: False)
     else:
-        monkeypatch.setattr(winograd, "works", lambda: False)
-    plain = network()
-    assert close(in_inference_mode(optimize_for_inference(plain)), in_inference_mode(plain))
+        for way in (winograd, winograd_time):
+            monkeypatch.setattr(way, "works", lambda: False)
+    plain = case.network()
+    assert close(*(in_inference_mode(net, clip(*case.wide)) for net in (optimize_for_inference(plain), plain)))
     assert made == []
 
 
-def test_few_pixels_take_the_direct_way(made: list[torch.Size]) -> None:
-    plain = network()
-    few = (1, 3, 2, 64, 64)
-    assert close(in_inference_mode(optimize_for_inference(plain), *few), in_inference_mode(plain, *few))
+def test_few_pixels_take_the_direct_way(case: Case, made: list[torch.Size]) -> None:
+    plain = case.network()
+    assert close(*(in_inference_mode(net, clip(*case.few)) for net in (optimize_for_inference(plain), plain)))
     assert made == []
 
 
-def test_a_machine_that_it_was_not_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(self: WinogradConv, x: Tensor) -> Tensor:
-        raise AttributeError("gone")
+def gone(self: object, x: Tensor) -> Tensor:
+    raise AttributeError("gone")
 
-    def wrong(self: WinogradConv, x: Tensor) -> Tensor:
-        return torch.zeros(len(x), self.out_channels, *x.shape[2:])
 
+def wrong(self: object, x: Tensor) -> Tensor:
+    return torch.zeros(len(x), 32, *x.shape[2:])
+
+
+@pytest.mark.parametrize(("module", "convolution"), [(winograd, WinogradConv), (winograd_time, WinogradTimeConv)])
+def test_a_machine_that_it_was_not_measured_on(module: Any, convolution: type, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in (gone, wrong):
         with monkeypatch.context() as patch:
-            patch.setattr(WinogradConv, "__call__", method)
-            assert not winograd.works.__wrapped__()
+            patch.setattr(convolution, "__call__", method)
+            assert not module.works.__wrapped__()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert not winograd.works.__wrapped__()
+    assert not module.works.__wrapped__()

@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from videozoo.layers import winograd
+from videozoo.layers import winograd, winograd_time
 from videozoo.layers.frames import fold_frames, temporal_shift, unfold_frames
 from videozoo.layers.winograd import WinogradConv
+from videozoo.layers.winograd_time import WinogradTimeConv
+
+Winograd = WinogradConv | WinogradTimeConv
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class FusedConv(nn.Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
         self.relu = step.relu
         self._packed: Tensor | None = None
-        self._by_winograd: tuple[tuple[tuple[torch.Size, int], WinogradConv], ...] = ()
+        self._by_winograd: tuple[tuple[tuple[torch.Size, int], Winograd], ...] = ()
         if dtype not in (None, weight.dtype):
             self.fold(dtype)
 
@@ -134,16 +138,23 @@ class FusedConv(nn.Module):
 
     def _suits_winograd(self, x: Tensor) -> bool:
         channels_out, channels_in, *kernel = self.weight.shape
-        return (
-            (*kernel, *self.stride, *self.padding, *self.dilation, self.groups) == (3, 3, 1, 1, 1, 1, 1, 1, 1)
-            and self.relu
-            and self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and winograd.wins(len(x), x.shape[2], x.shape[3], channels_in, channels_out)
-            and winograd.works()
-        )
+        first, *others = zip(kernel, self.stride, self.padding, self.dilation, strict=True)
+        if (
+            first != (3, 1, 1, 1)
+            or not self.relu
+            or self.groups != 1
+            or self.weight.dtype != torch.float32
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return False
+        if len(others) == 1:
+            wins = winograd.wins(len(x), x.shape[2], x.shape[3], channels_in, channels_out)
+            return others == [first] and wins and winograd.works()
+        size = x.shape[2], x.shape[3] // self.stride[1], x.shape[4] // self.stride[2]
+        wins = winograd_time.wins(size, prod(kernel[1:]), channels_in, channels_out, prod(self.stride))
+        return self.dilation[1:] == (1, 1) and wins and winograd_time.works()
 
-    def _winograd(self, x: Tensor) -> WinogradConv | None:
+    def _winograd(self, x: Tensor) -> Winograd | None:
         """What is packed for maps of this shape; None for a third shape: to pack takes as long as many convolutions.
 
         There are two, as the last batch of views is often smaller.
@@ -155,9 +166,13 @@ class FusedConv(nn.Module):
                 return packed
         if sum(num_threads == wanted[1] for (_, num_threads), _ in known) == 2:
             return None
-        packed = WinogradConv(self._folded(), self.bias, x.shape)
-        self._by_winograd = ((wanted, packed), *known)
-        return packed
+        made: Winograd
+        if self.weight.ndim == 4:
+            made = WinogradConv(self._folded(), self.bias, x.shape)
+        else:
+            made = WinogradTimeConv(self._folded(), self.bias, x.shape, self.stride[1:], self.padding[1:])
+        self._by_winograd = ((wanted, made), *known)
+        return made
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, relu={self.relu}"

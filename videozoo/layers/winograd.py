@@ -7,6 +7,7 @@ multiply are 36 matrices over the channels; they run as one grouped 1x1 convolut
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -24,19 +25,19 @@ _AT_ONES = POINTS.index(1.0) * (WINDOW + 1)
 
 
 @cache
-def transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """``A`` (4, 6), ``G`` (6, 3) and ``B`` (6, 6), float64.
+def transforms(points: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """``A`` (4, 6), ``G`` (6, 3) and ``B`` (6, 6), float64, for five points and infinity.
 
     ``A @ ((G @ g) * (B @ d))`` are the four sums ``d[i] * g[0] + d[i + 1] * g[1] + d[i + 2] * g[2]``.
     """
-    others = [[other for other in POINTS if other != point] for point in POINTS]
-    rows_a = [[point**power for power in range(TILE)] for point in POINTS]
+    others = [[other for other in points if other != point] for point in points]
+    rows_a = [[point**power for power in range(TILE)] for point in points]
     rows_b = [[*_polynomial(roots), 0.0] for roots in others]
     rows_g = [
         [point**power / _value(_polynomial(roots), point) for power in range(3)]
-        for point, roots in zip(POINTS, others, strict=True)
+        for point, roots in zip(points, others, strict=True)
     ]
-    at_infinity = [0.0] * (TILE - 1) + [1.0], [0.0, 0.0, 1.0], _polynomial(POINTS)
+    at_infinity = [0.0] * (TILE - 1) + [1.0], [0.0, 0.0, 1.0], _polynomial(points)
     a, g, b = (
         torch.tensor([*rows, last], dtype=torch.float64, device="cpu")
         for rows, last in zip((rows_a, rows_g, rows_b), at_infinity, strict=True)
@@ -61,7 +62,7 @@ def _value(coefficients: list[float], x: float) -> float:
 @cache
 def _transforms_of_tiles() -> tuple[Tensor, Tensor, Tensor]:
     """The three of flattened tiles: (16, 36), (36, 9) and (36, 36), float32."""
-    a, g, b = (torch.kron(matrix, matrix).float() for matrix in transforms())
+    a, g, b = (torch.kron(matrix, matrix).float() for matrix in transforms(POINTS))
     return a, g, b
 
 
@@ -146,18 +147,25 @@ class WinogradConv:
 
 @cache
 def works() -> bool:
-    """Whether this machine has the arithmetic that the rule was measured with, and the answers are right.
+    """Whether it does on this machine."""
+    return answers_rightly(lambda x, weight, bias: WinogradConv(weight, bias, x.shape)(x), 2)
 
-    It was measured on Zen 4 alone.
+
+def answers_rightly(convolve: Callable[[Tensor, Tensor, Tensor], Tensor], dimensions: int) -> bool:
+    """Whether this machine has the arithmetic that the rules were measured with, and the answers are right.
+
+    They were measured on Zen 4 alone.
     """
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
     draw = torch.Generator().manual_seed(0)  # not the program's own
+    shapes = (2, 16, *(5, 9, 6)[:dimensions]), (32, 16, *[3] * dimensions), (32,)
     with torch.autocast("cpu", enabled=False), torch.inference_mode():
-        x, weight, bias = (torch.randn(shape, generator=draw) for shape in ((2, 16, 5, 9), (32, 16, 3, 3), (32,)))
-        expected = F.conv2d(x, weight, bias, padding=1).relu()
+        x, weight, bias = (torch.randn(shape, generator=draw) for shape in shapes)
+        plain, layout = (F.conv2d, torch.channels_last) if dimensions == 2 else (F.conv3d, torch.channels_last_3d)
+        expected = plain(x, weight, bias, padding=1).relu()
         try:
-            found = WinogradConv(weight, bias, x.shape)(x.contiguous(memory_format=torch.channels_last))
+            found = convolve(x.contiguous(memory_format=layout), weight, bias)
         except (AttributeError, RuntimeError, TypeError, ValueError):  # as in `prepacked_works`
             return False
     return bool((found - expected).abs().max() < 1e-3)
