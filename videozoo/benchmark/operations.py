@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,15 +13,16 @@ CONVOLUTION = "convolution"
 DEPTHWISE = "depthwise convolution"
 _KINDS = {
     "batch norm": ("batch_norm",),
-    "Winograd's transforms": ("matmul", "bmm", "pad", "unfold", "clamp"),
     "pooling": ("pool", "mean"),
     "addition, ReLU": ("relu", "add"),
     "copies, shift": ("clone", "copy", "contiguous", "fill", "zero", "cat", "reshape"),
     "classifier": ("linear", "addmm"),
 }
 """Kind -> parts of the names of its operations, the first that fits."""
+WINOGRAD = "Winograd's transforms"
+"""All but the convolutions that `videozoo.layers.winograd` and ``winograd_time`` call."""
 OTHER = "other"
-KINDS = (CONVOLUTION, DEPTHWISE, *_KINDS, OTHER)
+KINDS = (CONVOLUTION, DEPTHWISE, WINOGRAD, *_KINDS, OTHER)
 
 
 class Operations(TorchDispatchMode):
@@ -56,6 +58,16 @@ def _kind(name: str, args: Sequence[Any], found: Any) -> tuple[str, int]:
         x, weight = args[first], args[first + 1]
         terms = weight.numel() // weight.shape[0]
         return DEPTHWISE if weight.shape[1] == 1 < x.shape[1] else CONVOLUTION, 2 * found.numel() * terms
+    if _caller().startswith("videozoo.layers.winograd"):
+        return WINOGRAD, 0
     if "linear" in operation:
         return "classifier", 2 * found.numel() * args[1].shape[-1]
     return next((kind for kind, parts in _KINDS.items() if any(part in operation for part in parts)), OTHER), 0
+
+
+def _caller() -> str:
+    """The module that called the operation, besides torch's own and this one."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith((__name__, "torch")):
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"])

@@ -104,13 +104,10 @@ class FusedConv(nn.Module):
             return unfold_frames(
                 self.forward(fold_frames(x), None if shortcut is None else fold_frames(shortcut)), num_frames
             )
-        x = x.to(self.weight.dtype)
-        if not torch.compiler.is_exporting():  # a graph that asks for a layout fits no clip of a single frame or pixel
-            x = x.contiguous(memory_format=_channels_last(self.weight))
+        x = self._converted(x)
         if _use_prepacked(x, self.weight):
-            if shortcut is None and self._suits_winograd(x) and (conv := self._winograd(x)) is not None:
-                return conv(x)
-            return self._prepacked(x, shortcut)
+            conv = self._winograd(x) if shortcut is None else None
+            return self._prepacked(x, shortcut) if conv is None else conv(x)
         if not torch.compiler.is_compiling():  # what is traced changes no module
             self.fold()
         convolve = F.conv2d if self.weight.ndim == 4 else F.conv3d
@@ -118,6 +115,20 @@ class FusedConv(nn.Module):
         if shortcut is not None:
             x = x.add_(shortcut)
         return x.relu_() if self.relu else x
+
+    def pooled(self, x: Tensor, pool: SpatialMaxPool) -> Tensor:
+        """``pool(self(x))`` of (N, C, T, H, W); where frames come one by one, while they are in the cache."""
+        if x.ndim == self.weight.ndim and _use_prepacked(x := self._converted(x), self.weight):
+            conv = self._winograd(x)
+            if isinstance(conv, WinogradTimeConv):
+                return conv(x, pool.of_frames)
+        return pool(self(x))
+
+    def _converted(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        if torch.compiler.is_exporting():  # a graph that asks for a layout fits no clip of a single frame or pixel
+            return x
+        return x.contiguous(memory_format=_channels_last(self.weight))
 
     def _prepacked(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         geometry = (self.padding, self.stride, self.dilation, self.groups)
@@ -138,14 +149,16 @@ class FusedConv(nn.Module):
 
     def _suits_winograd(self, x: Tensor) -> bool:
         channels_out, channels_in, *kernel = self.weight.shape
-        first, *others = zip(kernel, self.stride, self.padding, self.dilation, strict=True)
         if (
-            first != (3, 1, 1, 1)
+            kernel[0] != 3
             or not self.relu
             or self.groups != 1
             or self.weight.dtype != torch.float32
             or torch.is_autocast_enabled("cpu")
         ):
+            return False
+        first, *others = zip(kernel, self.stride, self.padding, self.dilation, strict=True)
+        if first != (3, 1, 1, 1):
             return False
         if len(others) == 1:
             wins = winograd.wins(len(x), x.shape[2], x.shape[3], channels_in, channels_out)
@@ -155,10 +168,12 @@ class FusedConv(nn.Module):
         return self.dilation[1:] == (1, 1) and wins and winograd_time.works()
 
     def _winograd(self, x: Tensor) -> Winograd | None:
-        """What is packed for maps of this shape; None for a third shape: to pack takes as long as many convolutions.
+        """What is packed for maps of this shape; None where the direct way is faster, and for a third shape.
 
-        There are two, as the last batch of views is often smaller.
+        To pack takes as long as many convolutions. There are two shapes, as the last batch of views is often smaller.
         """
+        if not self._suits_winograd(x):
+            return None
         wanted = (x.shape, torch.get_num_threads())
         known = self._by_winograd  # what another thread puts there is complete, too
         for key, packed in known:
@@ -240,7 +255,11 @@ class SpatialMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W) to (N, C, T, H', W')."""
-        return unfold_frames(F.max_pool2d(fold_frames(x), self.kernel, self.stride, self.padding), x.shape[2])
+        return unfold_frames(self.of_frames(fold_frames(x)), x.shape[2])
+
+    def of_frames(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H', W')."""
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding)
 
 
 class AsFloat32(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from videozoo.layers.blank import repeated
-from videozoo.layers.fused import FusedBlock, Residual, SpatialMaxPool, Step, fuse
+from videozoo.layers.fused import FusedBlock, FusedConv, Residual, SpatialMaxPool, Step, fuse
 from videozoo.layers.video_model import VideoModel, init_convolutions
 
 Triple = tuple[int, int, int]
@@ -127,10 +127,13 @@ class ResNet3d(VideoModel):
         self._check_clip(x)
         wanted = self._stages(indices)
         last = max(wanted) if stop_early and intermediates_only else 4
-        x = self.relu(self.bn1(self.conv1(x)))  # (N, width, T, H/2, W/2)
-        found = {0: x}
+        found: dict[int, Tensor] = {}
+        if isinstance(self.conv1, FusedConv) and isinstance(self.maxpool, SpatialMaxPool) and 0 not in wanted:
+            x = self.conv1.pooled(x, self.maxpool)  # (N, width, T, H/4, W/4)
+        else:
+            found[0] = self.relu(self.bn1(self.conv1(x)))  # (N, width, T, H/2, W/2)
+            x = self.maxpool(found[0]) if last > 0 else found[0]
         for stage in range(1, last + 1):
-            x = getattr(self, f"layer{stage}")(self.maxpool(x) if stage == 1 else x)
-            found[stage] = x
+            found[stage] = x = getattr(self, f"layer{stage}")(x)
         maps = [found[index] for index in wanted]
         return maps if intermediates_only else (x, maps)

@@ -6,7 +6,7 @@ frames come of products at six points, and each product is a convolution in two 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import torch
@@ -67,22 +67,25 @@ class WinogradTimeConv:
             )
             for value in transforms(POINTS)[1].float() @ taps.reshape(3, -1)
         ]
-        self._size = [
-            (pixels + 2 * margin - kernel) // step + 1
-            for pixels, margin, kernel, step in zip(shape[3:], padding, weight.shape[3:], stride, strict=True)
-        ]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Channels-last clips of the shape that it was made for to the same with ``channels out``."""
+    def __call__(self, x: Tensor, pool: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Channels-last clips of the shape that it was made for to the same with ``channels out``.
+
+        ``pool`` makes each frame smaller, (1, channels out, H, W), before it is written.
+        """
         clips = x.permute(0, 2, 3, 4, 1)
-        out = x.new_empty(*clips.shape[:2], *self._size, len(self._weights[0])).permute(0, 1, 4, 2, 3)
         black = x.new_zeros(clips.shape[2:])
-        for clip, answers in zip(clips, out, strict=True):
+        out: Tensor | None = None
+        for index, clip in enumerate(clips):
             frames = [black, *clip, *[black] * TILE]
             for start in range(0, len(clip), TILE):
                 tile = self._tile(_values(*frames[start : start + WINDOW]))
-                for answer, frame in zip(answers[start : start + TILE], tile, strict=False):  # the last has fewer
-                    answer.copy_(frame[0])
+                for number, frame in zip(range(start, len(clip)), tile, strict=False):  # the last has fewer
+                    frame = frame if pool is None else pool(frame)
+                    if out is None:
+                        out = x.new_empty(*clips.shape[:2], *frame.shape[2:], frame.shape[1]).permute(0, 1, 4, 2, 3)
+                    out[index, number] = frame[0]
+        assert out is not None  # clips have frames
         return out.transpose(1, 2)
 
     def _tile(self, values: Tensor) -> Iterator[Tensor]:
