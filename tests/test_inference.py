@@ -23,6 +23,7 @@ from videozoo.errors import InvalidArgument
 from videozoo.inference import optimize_for_inference, reuse_heap
 from videozoo.layers import fused
 from videozoo.layers.fused import FusedBlock, FusedConv
+from videozoo.layers.packed import PackedConv
 from videozoo.layers.video_model import VideoModel
 from videozoo.models.tpn import TPN
 from videozoo.models.tsm import TSM
@@ -356,6 +357,34 @@ def test_autocast_may_choose_the_type(name: str, way: str) -> None:
         assert close(found.float(), network(clip(*SHAPES[0])), 0.1)
 
 
+@pytest.mark.parametrize("share_weights", [False, True])
+def test_weights_are_packed_for_two_shapes(
+    ircsn: VideoModel, share_weights: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is packed for another shape would be packed anew at each call."""
+    if not fused.prepacked_works(torch.float32):
+        pytest.skip("this torch has no packed convolutions")
+    shapes: list[torch.Size | None] = []
+
+    class Watched(PackedConv):
+        def __init__(self, *arguments: Any) -> None:
+            shapes.append(arguments[-1])
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(fused, "PackedConv", Watched)
+    optimized = optimize_for_inference(ircsn, share_weights=share_weights)
+    num_convolutions = sum(isinstance(module, FusedConv) for module in optimized.modules())
+    first, second, third = (1, 3, 8, 32, 32), (3, 3, 8, 32, 32), (1, 3, 16, 40, 24)
+    with torch.inference_mode():
+        for shape in (first, second, first, second):
+            assert close(optimized(clip(*shape)), ircsn(clip(*shape)))
+        assert len(shapes) == 2 * num_convolutions
+        assert None not in shapes
+        for shape in (third, first, third):
+            assert close(optimized(clip(*shape)), ircsn(clip(*shape)))
+    assert shapes[2 * num_convolutions :] == [None] * (2 * num_convolutions)
+
+
 class Convolutions(TorchDispatchMode):
     """The memory formats and types of what convolutions see, on any device."""
 
@@ -419,15 +448,15 @@ def test_a_torch_without_the_private_functions_takes_the_plain_way(monkeypatch: 
     for answer in (AttributeError("gone"), TypeError("other arguments")):
         fused.prepacked_works.cache_clear()
 
-        def fail(self: FusedConv, x: Tensor, shortcut: Tensor | None, error: Exception = answer) -> Tensor:
+        def fail(self: PackedConv, x: Tensor, shortcut: Tensor | None = None, error: Exception = answer) -> Tensor:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(FusedConv, "_prepacked", fail)
+            patch.setattr(PackedConv, "__call__", fail)
             assert not fused.prepacked_works(torch.float32)
     with monkeypatch.context() as patch:
         fused.prepacked_works.cache_clear()
-        patch.setattr(FusedConv, "_prepacked", lambda self, x, shortcut: torch.zeros(2, 16, *x.shape[2:]))
+        patch.setattr(PackedConv, "__call__", lambda self, x, shortcut=None: torch.zeros(2, 16, *x.shape[2:]))
         assert not fused.prepacked_works(torch.float32)
     fused.prepacked_works.cache_clear()
 

@@ -1,15 +1,14 @@
 """Convolutions for inference: batch norm folded in, bias, addition and ReLU in one pass, channels-last memory.
 
-Two ways compute the same. On the CPU, oneDNN's own convolutions on weights that were packed once, where the installed
-torch has them: they are private functions of torch, so a small case is computed both ways before they are used; some
-3x3 convolutions take Winograd's way there (`videozoo.layers.winograd`). And plain torch, everywhere else.
+Two ways compute the same. On the CPU, oneDNN's own convolutions on packed weights, where the installed torch has them
+(`videozoo.layers.packed`); some of three pixels or frames take Winograd's way there (`videozoo.layers.winograd` and
+``winograd_time``). And plain torch, everywhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Any, Protocol, cast
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from videozoo.layers import winograd, winograd_time
 from videozoo.layers.frames import fold_frames, temporal_shift, unfold_frames
+from videozoo.layers.packed import MadePerShape, PackedConv, prepacked_works
 from videozoo.layers.winograd import WinogradConv
 from videozoo.layers.winograd_time import WinogradTimeConv
 
@@ -73,8 +73,7 @@ class FusedConv(nn.Module):
         self._unfolded: tuple[Tensor, Tensor | None] | None = (weight, scale)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
         self.relu = step.relu
-        self._packed: Tensor | None = None
-        self._by_winograd: tuple[tuple[tuple[torch.Size, int], Winograd], ...] = ()
+        self._forget_packed()
         if dtype not in (None, weight.dtype):
             self.fold(dtype)
 
@@ -106,8 +105,12 @@ class FusedConv(nn.Module):
             )
         x = self._converted(x)
         if _use_prepacked(x, self.weight):
-            conv = self._winograd(x) if shortcut is None else None
-            return self._prepacked(x, shortcut) if conv is None else conv(x)
+            winograd_conv = None if shortcut is not None else self._winograd(x)
+            if winograd_conv is not None:
+                return winograd_conv(x)
+            if shortcut is not None:
+                shortcut = shortcut.contiguous(memory_format=_channels_last(self.weight))
+            return self._direct(x)(x, shortcut)
         if not torch.compiler.is_compiling():  # what is traced changes no module
             self.fold()
         convolve = F.conv2d if self.weight.ndim == 4 else F.conv3d
@@ -130,22 +133,17 @@ class FusedConv(nn.Module):
             return x
         return x.contiguous(memory_format=_channels_last(self.weight))
 
-    def _prepacked(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+    def _direct(self, x: Tensor) -> PackedConv:
         geometry = (self.padding, self.stride, self.dilation, self.groups)
-        if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self._folded(), *geometry, x.shape)
-        after = "relu" if self.relu else None
-        if shortcut is None:
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self._packed, self.bias, *geometry, after or "none", [], None
-            )
-        shortcut = shortcut.contiguous(memory_format=_channels_last(self.weight))
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            shortcut, x, self._packed, self.bias, *geometry, "add", 1.0, after, [], None
-        )
+        packed = self._directs.get(x, lambda: PackedConv(self._folded(), self.bias, geometry, self.relu, x.shape))
+        if packed is None:
+            self.fold()
+            packed = PackedConv(self.weight, self.bias, geometry, self.relu, None)
+        return packed
 
     def _forget_packed(self) -> None:
-        self._packed, self._by_winograd = None, ()
+        self._directs: MadePerShape[PackedConv] = MadePerShape()
+        self._winograds: MadePerShape[Winograd] = MadePerShape()
 
     def _suits_winograd(self, x: Tensor) -> bool:
         channels_out, channels_in, *kernel = self.weight.shape
@@ -168,26 +166,14 @@ class FusedConv(nn.Module):
         return self.dilation[1:] == (1, 1) and wins and winograd_time.works()
 
     def _winograd(self, x: Tensor) -> Winograd | None:
-        """What is packed for maps of this shape; None where the direct way is faster, and for a third shape.
+        """None where the direct way is faster, and for a third shape."""
 
-        To pack takes as long as many convolutions. There are two shapes, as the last batch of views is often smaller.
-        """
-        if not self._suits_winograd(x):
-            return None
-        wanted = (x.shape, torch.get_num_threads())
-        known = self._by_winograd  # what another thread puts there is complete, too
-        for key, packed in known:
-            if key == wanted:
-                return packed
-        if sum(num_threads == wanted[1] for (_, num_threads), _ in known) == 2:
-            return None
-        made: Winograd
-        if self.weight.ndim == 4:
-            made = WinogradConv(self._folded(), self.bias, x.shape)
-        else:
-            made = WinogradTimeConv(self._folded(), self.bias, x.shape, self.stride[1:], self.padding[1:])
-        self._by_winograd = ((wanted, made), *known)
-        return made
+        def make() -> Winograd:
+            if self.weight.ndim == 4:
+                return WinogradConv(self._folded(), self.bias, x.shape)
+            return WinogradTimeConv(self._folded(), self.bias, x.shape, self.stride[1:], self.padding[1:])
+
+        return self._winograds.get(x, make) if self._suits_winograd(x) else None
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, relu={self.relu}"
@@ -209,7 +195,7 @@ class FusedConv(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and deepcopy, which know nothing of packed weights."""
         self.fold()
-        return self.__dict__ | {"_packed": None, "_by_winograd": ()}
+        return self.__dict__ | {"_directs": MadePerShape(), "_winograds": MadePerShape()}
 
 
 class FusedBlock(nn.Module):
@@ -318,30 +304,3 @@ def _use_prepacked(x: Tensor, weight: Tensor) -> bool:
         and x.numel() > 0
         and prepacked_works(weight.dtype)
     )
-
-
-@cache
-def prepacked_works(dtype: torch.dtype) -> bool:
-    """Whether torch has oneDNN's packed convolutions on this machine, and they give the plain ones' answers."""
-    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
-        return False
-    with torch.autocast("cpu", enabled=False), torch.inference_mode():
-        try:
-            return all(_agrees(ndim, dtype) for ndim in (4, 5))
-        except (AttributeError, RuntimeError, TypeError, ValueError):  # whatever a torch without them answers
-            return False
-
-
-def _agrees(ndim: int, dtype: torch.dtype) -> bool:
-    draw = torch.Generator().manual_seed(0)  # not the program's own
-    conv = nn.utils.skip_init(nn.Conv2d if ndim == 4 else nn.Conv3d, 8, 16, 3, padding=1).to(dtype)
-    for parameter in conv.parameters():
-        parameter.normal_(std=0.1, generator=draw)
-    fused = FusedConv(Step(conv))
-    layout = _channels_last(conv.weight)
-    x = torch.randn(2, 8, *[5] * (ndim - 2), generator=draw).to(dtype).contiguous(memory_format=layout)
-    y = torch.randn(2, 16, *[5] * (ndim - 2), generator=draw).to(dtype).contiguous(memory_format=layout)
-    expected, summed = conv(x).relu(), (conv(x) + y).relu()
-    tolerance = 1e-4 if dtype == torch.float32 else 0.1
-    found = fused._prepacked(x, None), fused._prepacked(x, y)
-    return all(bool((a - b).abs().max() < tolerance) for a, b in zip(found, (expected, summed), strict=True))
