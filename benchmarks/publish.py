@@ -90,8 +90,6 @@ def missed(records: Sequence[dict[str, str]]) -> str:
                 continue
             possible = float(record[over])
             why = f"needs {possible / aim:.2f} x the bound, ours is at {float(own[over]):.2f}"
-            if possible < aim:
-                why = f"{peer} takes {possible:.2f} x the bound: out of reach of direct convolutions"
             cells = [
                 f"`{model}`",
                 threads,

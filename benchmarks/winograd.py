@@ -3,7 +3,8 @@
     python benchmarks/winograd.py [--rounds 7]
 
 One thread, processor time, random weights, `reuse_heap`; "error" is the largest difference of a logit to the plain
-network, in parts of the largest logit. "First clip" is what it takes more than the later ones: packing.
+network, in parts of the largest logit. "First clip" is what it takes more than the later ones: packing. What comes with
+it counts, too: CSN's frames, which then come one by one, are pooled while they are in the cache.
 """
 
 # ruff: noqa: T201

@@ -47,7 +47,7 @@ LAYERS = {
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors", "manifest", "files", "registry", "download", "lockfile", "cache", "labels", "tables", "model_config",
-    "settings",
+    "settings", "processors",
 }  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "av", "numpy", "huggingface_hub"}
 

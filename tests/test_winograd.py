@@ -13,9 +13,10 @@ import pytest
 import timm
 import torch
 from test_models import clip, settle
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videozoo.benchmark.operations import WINOGRAD, Operations
 from videozoo.inference import optimize_for_inference
 from videozoo.layers import fused, winograd, winograd_time
 from videozoo.layers.video_model import VideoModel
@@ -160,7 +161,8 @@ def test_the_last_chunk_may_repeat_images(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ((1, 16, 8, 6, 5), (1, 1), (1, 1), (0, 0)), ((3, 32, 5, 4, 4), (1, 1), (1, 1), (0, 0)),
         ((1, 3, 4, 17, 20), (7, 7), (2, 2), (3, 3)), ((2, 16, 1, 7, 9), (3, 3), (1, 1), (1, 1)),
-        ((1, 8, 11, 8, 8), (3, 5), (2, 1), (0, 2)),
+        ((1, 8, 11, 8, 8), (3, 5), (2, 1), (0, 2)), ((2, 8, 2, 5, 5), (1, 1), (1, 1), (0, 0)),
+        ((1, 8, 6, 9, 7), (3, 3), (2, 2), (1, 1)),
     ],
 )  # fmt: skip
 def test_clips_of_any_size(shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, bias: bool) -> None:
@@ -171,9 +173,12 @@ def test_clips_of_any_size(shape: tuple[int, ...], kernel: Pair, stride: Pair, p
     expected = F.conv3d(
         x.double(), weight.double(), None if wanted is None else wanted.double(), (1, *stride), (1, *padding)
     ).relu()
-    found = WinogradTimeConv(weight, wanted, x.shape, stride, padding)(clips)
+    convolution = WinogradTimeConv(weight, wanted, x.shape, stride, padding)
+    found = convolution(clips)
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
     assert close(found, expected.float())
+    pool = fused.SpatialMaxPool(nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
+    assert torch.equal(convolution(clips, pool.of_frames), pool(found))
     assert torch.equal(clips, x)
 
 
@@ -268,6 +273,51 @@ def test_threads_may_begin_together(case: Case, share_weights: bool) -> None:
             assert all(close(logits, plain(x)) for logits in found[index])
 
 
+@pytest.mark.usefixtures("needs_it")
+@pytest.mark.parametrize("heard", [False, True])
+def test_the_stem_is_heard_by_hooks_and_given_as_stage_0(heard: bool) -> None:
+    """Else its frames are pooled one by one, and nobody sees it whole."""
+    case = CASES["time"]
+    plain, x = case.network(), clip(*case.wide)
+    optimized = optimize_for_inference(plain)
+    seen: list[Tensor] = []
+    if heard:
+        stage = str(plain.feature_info[0]["module"])
+        optimized.get_submodule(stage).register_forward_hook(lambda module, inputs, found: seen.append(found.clone()))
+    with torch.inference_mode():
+        stem, last = plain.forward_intermediates(x, indices=[0, 4], intermediates_only=True)
+        found = optimized.forward_intermediates(x, indices=[0, 4], intermediates_only=True)
+        alone = optimized.forward_intermediates(x, indices=[0], intermediates_only=True, stop_early=True)
+        assert all(close(maps, expected) for maps, expected in zip((*found, *alone), (stem, last, stem), strict=True))
+        seen.clear()
+        assert close(optimized.forward_features(x), last)
+    assert len(seen) == heard
+    assert all(close(maps, stem) for maps in seen)
+
+
+@pytest.mark.usefixtures("needs_it")
+def test_the_profile_knows_the_transforms(case: Case) -> None:
+    optimized = optimize_for_inference(case.network())
+    with torch.inference_mode():
+        for shape, expected in ((case.wide, True), (case.few, False)):
+            optimized(clip(*shape))
+            with Operations() as operations:
+                optimized(clip(*shape))
+            assert (WINOGRAD in operations.kinds) is expected
+
+
+@pytest.mark.usefixtures("needs_it")
+def test_what_was_packed_without_gradients_is_used_with_them(case: Case, made: list[torch.Size]) -> None:
+    plain = case.network()
+    optimized = optimize_for_inference(plain)
+    expected = in_inference_mode(plain, clip(*case.wide))
+    in_inference_mode(optimized, clip(*case.wide))
+    assert close(optimized(clip(*case.wide)), expected)
+    with torch.no_grad():
+        assert close(optimized(clip(*case.wide)), expected)
+    assert len(made) == 1
+
+
 def in_inference_mode(optimized: VideoModel, x: Tensor) -> Tensor:
     with torch.inference_mode():
         return optimized(x).float()
@@ -287,6 +337,7 @@ def in_autocast(optimized: VideoModel, x: Tensor) -> Tensor:
         pytest.param(lambda net, x: torch.export.export(net, (x,)).module()(x).detach(), 1e-5, id="export"),
     ],
 )
+@pytest.mark.usefixtures("needs_it")
 def test_the_other_ways_stay(
     case: Case, run: Callable[[VideoModel, Tensor], Tensor], tolerance: float, made: list[torch.Size]
 ) -> None:
@@ -310,6 +361,7 @@ def test_a_machine_without_it_takes_the_other_ways(
     assert made == []
 
 
+@pytest.mark.usefixtures("needs_it")
 def test_few_pixels_take_the_direct_way(case: Case, made: list[torch.Size]) -> None:
     plain = case.network()
     assert close(*(in_inference_mode(net, clip(*case.few)) for net in (optimize_for_inference(plain), plain)))

@@ -23,11 +23,10 @@ def optimize_for_inference(
 
     Batch norms are folded into the convolutions, addition and ReLU happen where the convolution writes its result,
     memory is channels-last, and 3-D layers that see single frames run in two dimensions. On the CPU, convolutions run
-    in oneDNN on weights that are packed at the first clip of each of two shapes, and for each number of threads; the
-    copy then holds its weights twice or three times, the packed ones beside the folded (with ``share_weights``, beside
-    the original's). Neither is kept on the disk; clips of other shapes are slower. In float32, some convolutions go by
-    Winograd's way (arXiv 1509.09308): wide 3x3 ones, with four times their weights, and those that see three frames,
-    with twice. float32 logits agree to 1e-5 of the largest.
+    in oneDNN on weights that are packed at the first clip of a shape, for two shapes at a time and each number of
+    threads; those lie beside the folded weights (with ``share_weights``, beside the original's). Nothing is kept on the
+    disk. In float32, some convolutions go by Winograd's way (arXiv 1509.09308): wide 3x3 ones, with four times their
+    weights, and those that see three frames, with twice. float32 logits agree to 1e-5 of the largest.
 
     The copy has the original's methods; ``train`` and ``reset_classifier`` raise `InvalidArgument`. Its state dict has
     the folded weights, under other names. The stages' maps are the original's, but a hook on a single block may see a
@@ -40,8 +39,8 @@ def optimize_for_inference(
         compile: also compile ``forward`` with `torch.compile`, at the first clip of each shape.
         share_weights: write no folded weights; the copy reads the original's, and packs them at its first clip. For
             callers that drop the original, as `load_recognizer` does: who changes it in place may change the copy.
-            Where weights of its own are needed (another ``dtype``, ``compile``, a state dict, ``.to()``, a GPU, a third
-            shape of clips), the copy makes them then, and shares no more.
+            Where weights of its own are needed (another ``dtype``, ``compile``, a state dict, ``.to()``, a GPU), the
+            copy makes them then, and shares no more.
 
     Raises:
         InvalidArgument: something else than a network of the zoo, one that is optimised already, or a ``dtype`` that is

@@ -22,7 +22,8 @@ from videozoo.layers.packed import MadePerShape, PackedConv, prepacked_works
 from videozoo.layers.winograd import WinogradConv
 from videozoo.layers.winograd_time import WinogradTimeConv
 
-Winograd = WinogradConv | WinogradTimeConv
+Convolution = PackedConv | WinogradConv | WinogradTimeConv
+"""In oneDNN; an addition after it is `PackedConv`'s alone."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class FusedConv(nn.Module):
         self._unfolded: tuple[Tensor, Tensor | None] | None = (weight, scale)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, conv.groups
         self.relu = step.relu
-        self._forget_packed()
+        self.adds = False
+        """Whether a shortcut is added."""
+        self._packed: MadePerShape[Convolution] = MadePerShape()
         if dtype not in (None, weight.dtype):
             self.fold(dtype)
 
@@ -105,12 +108,10 @@ class FusedConv(nn.Module):
             )
         x = self._converted(x)
         if _use_prepacked(x, self.weight):
-            winograd_conv = None if shortcut is not None else self._winograd(x)
-            if winograd_conv is not None:
-                return winograd_conv(x)
-            if shortcut is not None:
-                shortcut = shortcut.contiguous(memory_format=_channels_last(self.weight))
-            return self._direct(x)(x, shortcut)
+            if shortcut is None:
+                return self._convolution(x)(x)
+            shortcut = shortcut.contiguous(memory_format=_channels_last(self.weight))
+            return cast(PackedConv, self._convolution(x))(x, shortcut)
         if not torch.compiler.is_compiling():  # what is traced changes no module
             self.fold()
         convolve = F.conv2d if self.weight.ndim == 4 else F.conv3d
@@ -119,13 +120,12 @@ class FusedConv(nn.Module):
             x = x.add_(shortcut)
         return x.relu_() if self.relu else x
 
-    def pooled(self, x: Tensor, pool: SpatialMaxPool) -> Tensor:
-        """``pool(self(x))`` of (N, C, T, H, W); where frames come one by one, while they are in the cache."""
-        if x.ndim == self.weight.ndim and _use_prepacked(x := self._converted(x), self.weight):
-            conv = self._winograd(x)
-            if isinstance(conv, WinogradTimeConv):
-                return conv(x, pool.of_frames)
-        return pool(self(x))
+    def pooled(self, x: Tensor, pool: SpatialMaxPool) -> Tensor | None:
+        """``pool(self(x))`` of (N, C, T, H, W), frames by Winograd while they are in the cache; None without oneDNN."""
+        if x.ndim != self.weight.ndim or not _use_prepacked(x := self._converted(x), self.weight):
+            return None
+        conv = self._convolution(x)
+        return conv(x, pool.of_frames) if isinstance(conv, WinogradTimeConv) else pool(conv(x))
 
     def _converted(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
@@ -133,23 +133,24 @@ class FusedConv(nn.Module):
             return x
         return x.contiguous(memory_format=_channels_last(self.weight))
 
-    def _direct(self, x: Tensor) -> PackedConv:
+    def _convolution(self, x: Tensor) -> Convolution:
         geometry = (self.padding, self.stride, self.dilation, self.groups)
-        packed = self._directs.get(x, lambda: PackedConv(self._folded(), self.bias, geometry, self.relu, x.shape))
-        if packed is None:
-            self.fold()
-            packed = PackedConv(self.weight, self.bias, geometry, self.relu, None)
-        return packed
 
-    def _forget_packed(self) -> None:
-        self._directs: MadePerShape[PackedConv] = MadePerShape()
-        self._winograds: MadePerShape[Winograd] = MadePerShape()
+        def make() -> Convolution:
+            if not self._suits_winograd(x):
+                return PackedConv(self._folded(), self.bias, geometry, self.relu, x.shape)
+            if self.weight.ndim == 4:
+                return WinogradConv(self._folded(), self.bias, x.shape)
+            return WinogradTimeConv(self._folded(), self.bias, x.shape, self.stride[1:], self.padding[1:])
+
+        return self._packed.get(x, make) or PackedConv(self._folded(), self.bias, geometry, self.relu)
 
     def _suits_winograd(self, x: Tensor) -> bool:
         channels_out, channels_in, *kernel = self.weight.shape
         if (
             kernel[0] != 3
             or not self.relu
+            or self.adds
             or self.groups != 1
             or self.weight.dtype != torch.float32
             or torch.is_autocast_enabled("cpu")
@@ -165,22 +166,12 @@ class FusedConv(nn.Module):
         wins = winograd_time.wins(size, prod(kernel[1:]), channels_in, channels_out, prod(self.stride))
         return self.dilation[1:] == (1, 1) and wins and winograd_time.works()
 
-    def _winograd(self, x: Tensor) -> Winograd | None:
-        """None where the direct way is faster, and for a third shape."""
-
-        def make() -> Winograd:
-            if self.weight.ndim == 4:
-                return WinogradConv(self._folded(), self.bias, x.shape)
-            return WinogradTimeConv(self._folded(), self.bias, x.shape, self.stride[1:], self.padding[1:])
-
-        return self._winograds.get(x, make) if self._suits_winograd(x) else None
-
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}, relu={self.relu}"
 
     def _apply(self, *args: Any) -> FusedConv:
         self.fold()
-        self._forget_packed()
+        self._packed = MadePerShape()
         return super()._apply(*args)  # type: ignore[no-untyped-call]
 
     def _save_to_state_dict(self, *args: Any) -> None:
@@ -189,13 +180,13 @@ class FusedConv(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.fold()  # it may write into the weight
-        self._forget_packed()
+        self._packed = MadePerShape()
         super()._load_from_state_dict(*args)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and deepcopy, which know nothing of packed weights."""
         self.fold()
-        return self.__dict__ | {"_directs": MadePerShape(), "_winograds": MadePerShape()}
+        return self.__dict__ | {"_packed": MadePerShape()}
 
 
 class FusedBlock(nn.Module):
@@ -215,7 +206,8 @@ class FusedBlock(nn.Module):
         self.downsample = None
         if block.downsample is not None:
             self.downsample = FusedConv(Step(block.downsample[0], block.downsample[1], relu=False), dtype)
-        cast(FusedConv, self.branch[-1]).relu = True
+        last = cast(FusedConv, self.branch[-1])
+        last.relu = last.adds = True
         self.overwrite = overwrite
 
     def forward(self, x: Tensor) -> Tensor:

@@ -128,12 +128,21 @@ class ResNet3d(VideoModel):
         wanted = self._stages(indices)
         last = max(wanted) if stop_early and intermediates_only else 4
         found: dict[int, Tensor] = {}
-        if isinstance(self.conv1, FusedConv) and isinstance(self.maxpool, SpatialMaxPool) and 0 not in wanted:
-            x = self.conv1.pooled(x, self.maxpool)  # (N, width, T, H/4, W/4)
-        else:
+        pooled = None if 0 in wanted else self._pooled_stem(x)
+        if pooled is None:
             found[0] = self.relu(self.bn1(self.conv1(x)))  # (N, width, T, H/2, W/2)
-            x = self.maxpool(found[0]) if last > 0 else found[0]
+            pooled = self.maxpool(found[0]) if last > 0 else found[0]
+        x = pooled  # (N, width, T, H/4, W/4), or H/2 and W/2 without a pool
         for stage in range(1, last + 1):
             found[stage] = x = getattr(self, f"layer{stage}")(x)
         maps = [found[index] for index in wanted]
         return maps if intermediates_only else (x, maps)
+
+    def _pooled_stem(self, x: Tensor) -> Tensor | None:
+        """What the layers before the stages answer, in one pass; None where there is none, or hooks listen to them."""
+        stem = (self.conv1, self.bn1, self.relu, self.maxpool)
+        if not isinstance(self.conv1, FusedConv) or not isinstance(self.maxpool, SpatialMaxPool):
+            return None
+        if any(module._forward_hooks or module._forward_pre_hooks for module in stem):
+            return None
+        return self.conv1.pooled(x, self.maxpool)

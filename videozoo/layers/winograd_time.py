@@ -12,23 +12,24 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from videozoo.layers.packed import PackedConv
 from videozoo.layers.winograd import TILE, WINDOW, answers_rightly, transforms
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
 """Opposite points share their even and odd powers, which saves passes over the products."""
 _ZERO, _ONE, _TWO, _INFINITY = 0, 1, 3, 5
-"""Indices of values; the opposite point's is the next."""
+"""Indices of values; behind those at 1 and 2 stand those at -1 and -2."""
 
 
 def wins(size: Sequence[int], taps: int, in_channels: int, out_channels: int, skipped: int = 1) -> bool:
     """Whether it is faster than oneDNN's direct convolution, by a rule that was measured.
 
-    Each tile costs passes over its inputs and over its products, and each call as much as 60 million multiplications
+    Each tile costs passes over its inputs and over its products, and each clip as much as 60 million multiplications
     take. On AMD's Zen 4 it takes what is 1.0 to 1.6 times as fast with one thread, with AVX-512 and without, and 0.9
     to 1.5 times with two (the least are 7x7 pixels, or 14x14 of few channels); it leaves up to 1.2 times.
 
     Args:
-        size: of the output, (T, H, W); the last tile is computed whole.
+        size: of the output, (T, H, W), or about; the last tile is computed whole.
         taps: height times width of the kernel.
         in_channels: of the weight.
         out_channels: of the weight.
@@ -42,9 +43,7 @@ def wins(size: Sequence[int], taps: int, in_channels: int, out_channels: int, sk
 
 
 class WinogradTimeConv:
-    """A (3, h, w) convolution of stride 1 and padding 1 in time, with ReLU, for clips of one shape.
-
-    oneDNN's layout of packed weights may also depend on the number of threads.
+    """A (3, h, w) convolution of stride 1 and padding 1 in time, with ReLU, for clips of one shape (`MadePerShape`).
 
     Args:
         weight: (channels out, channels in, 3, h, w), float32.
@@ -57,15 +56,17 @@ class WinogradTimeConv:
     def __init__(
         self, weight: Tensor, bias: Tensor | None, shape: torch.Size, stride: tuple[int, ...], padding: tuple[int, ...]
     ) -> None:
-        self._bias = bias
-        """It is added to the product at 1, which every output has once."""
-        self._geometry = (padding, stride, (1, 1), 1)
         taps = weight.detach().movedim(2, 0)
-        self._weights = [
-            torch.ops.mkldnn._reorder_convolution_weight(
-                value.view(taps.shape[1:]), *self._geometry, (1, shape[1], *shape[3:])
+        values = (transforms(POINTS)[1].float() @ taps.reshape(3, -1)).view(WINDOW, *taps.shape[1:])
+        self._products = [
+            PackedConv(
+                value,
+                bias if index == _ONE else None,  # every output has the product at 1 once
+                (padding, stride, (1, 1), 1),
+                index in (_ZERO, _INFINITY),
+                (1, shape[1], *shape[3:]),
             )
-            for value in transforms(POINTS)[1].float() @ taps.reshape(3, -1)
+            for index, value in enumerate(values)
         ]
 
     def __call__(self, x: Tensor, pool: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -90,29 +91,18 @@ class WinogradTimeConv:
 
     def _tile(self, values: Tensor) -> Iterator[Tensor]:
         """Its four frames, (1, channels out, H', W')."""
-        even, odd = self._even_and_odd(values, _ONE, self._bias)
-        even2, odd2 = self._even_and_odd(values, _TWO, None)
-        yield self._with_product(torch.add(even, even2), values, _ZERO)
+        even, odd = self._even_and_odd(values, _ONE)
+        even2, odd2 = self._even_and_odd(values, _TWO)
+        yield self._products[_ZERO](values[_ZERO], torch.add(even, even2))
         even.add_(even2, alpha=4)
         yield torch.add(odd, odd2, alpha=2, out=even2).clamp_min_(0)
         yield even.clamp_min_(0)
-        yield self._with_product(odd.add_(odd2, alpha=8), values, _INFINITY)
+        yield self._products[_INFINITY](values[_INFINITY], odd.add_(odd2, alpha=8))
 
-    def _even_and_odd(self, values: Tensor, index: int, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _even_and_odd(self, values: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Sum and difference of the products at a point and its opposite: what even and odd powers are factors of."""
-        at, opposite = (
-            torch.ops.mkldnn._convolution_pointwise(
-                values[i], self._weights[i], offset, *self._geometry, "none", [], None
-            )
-            for i, offset in ((index, bias), (index + 1, None))
-        )
+        at, opposite = (self._products[i](values[i]) for i in (index, index + 1))
         return torch.add(at, opposite), at.sub_(opposite)
-
-    def _with_product(self, frame: Tensor, values: Tensor, index: int) -> Tensor:
-        """Add what this frame alone has of the product at 0 or infinity, and take the ReLU."""
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            frame, values[index], self._weights[index], None, *self._geometry, "add", 1.0, "relu", [], None
-        )
 
 
 def _values(d0: Tensor, d1: Tensor, d2: Tensor, d3: Tensor, d4: Tensor, d5: Tensor) -> Tensor:
@@ -132,5 +122,5 @@ def _values(d0: Tensor, d1: Tensor, d2: Tensor, d3: Tensor, d4: Tensor, d5: Tens
 
 @cache
 def works() -> bool:
-    """Whether it does on this machine."""
+    """Whether `WinogradTimeConv` answers rightly on this machine, and `wins` holds for it."""
     return answers_rightly(lambda x, weight, bias: WinogradTimeConv(weight, bias, x.shape, (1, 1), (1, 1))(x), 3)

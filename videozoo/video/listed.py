@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from videozoo.errors import VideoError, first_line
+from videozoo.processors import num_processors
 from videozoo.video.dataset import ListedVideo, Problem, VideoList
 from videozoo.video.decode import FrameFolder, FrameSource, open_frames
 
@@ -60,7 +61,7 @@ def check_videos(
             on the disk.
     """
     first_lines: dict[Path, ListedVideo] = {}
-    with ThreadPoolExecutor(num_threads or 4 * (os.cpu_count() or 1), thread_name_prefix="videozoo-check") as threads:
+    with ThreadPoolExecutor(num_threads or 4 * num_processors(), thread_name_prefix="videozoo-check") as threads:
         faults = threads.map(lambda video: _fault(videos, video, decode=decode), videos.videos)
         for video, fault in zip(videos.videos, faults, strict=True):
             earlier = first_lines.setdefault(video.path, video)
