@@ -312,6 +312,7 @@ def test_the_plot_shows_every_published_figure(publish: dict[str, Any]) -> None:
         (["test_tsn", "--threads", "2,0"], "--threads 0: at least 1"),
         (["test_tsn", "--rounds", "0"], "--rounds 0: at least 1"),
         (["test_tsn", "--batch", "-1"], "--batch -1: at least 1"),
+        (["test_tsn", "--device", "foo"], "--device foo: one of cpu, cuda, or cuda:N"),
         (["test_tsn", "--dtype", "int8"], "--dtype int8: one of float32"),
         (["test_tsn", "test_tns"], "test_tsn"),
     ],

@@ -49,9 +49,12 @@ def test_windows_reach_the_end(size: int, stride: int, total: int, expected: lis
     assert [window.number for window in found] == list(range(len(found)))
 
 
-@pytest.mark.parametrize(("size", "stride"), [(0, 1), (4, 5), (4, 0)])
-def test_a_stride_that_leaves_frames_unseen_is_refused(size: int, stride: int) -> None:
-    with pytest.raises(InvalidArgument, match="stride"):
+@pytest.mark.parametrize(
+    ("size", "stride", "reason"),
+    [(0, 1, "stride"), (4, 5, "stride"), (4, 0, "stride"), (2.5, 1, "whole"), ("a", 1, "whole"), (4, 1.0, "whole")],
+)
+def test_a_stride_that_leaves_frames_unseen_is_refused(size: Any, stride: Any, reason: str) -> None:
+    with pytest.raises(InvalidArgument, match=reason):
         windows(size, stride, 10)
 
 

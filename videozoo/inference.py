@@ -26,7 +26,8 @@ def optimize_for_inference(
     in oneDNN on weights that are packed at the first clip of a shape, for two shapes at a time and each number of
     threads; those lie beside the folded weights (with ``share_weights``, beside the original's). Nothing is kept on the
     disk. In float32, some convolutions go by Winograd's way (arXiv 1509.09308): wide 3x3 ones, with four times their
-    weights, and those that see three frames, with twice. float32 logits agree to 1e-5 of the largest.
+    weights, and those that see three frames, with twice. float32 logits agree to 1e-5 of the largest; of clips and
+    weights that are not finite they do not tell, for oneDNN's ReLU makes zeros of NaN.
 
     The copy has the original's methods; ``train`` and ``reset_classifier`` raise `InvalidArgument`. Its state dict has
     the folded weights, under other names. The stages' maps are the original's, but a hook on a single block may see a

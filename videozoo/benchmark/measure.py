@@ -22,6 +22,7 @@ from videozoo.errors import InvalidArgument, VideoZooError
 from videozoo.processors import num_processors
 
 DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
 _TURN_SECONDS = 0.2
 """A turn has as many forwards as this takes, at least one."""
 _MOST_FORWARDS = 100
@@ -148,6 +149,8 @@ def plan(
         raise InvalidArgument(f"--against {unknown[0]}: there are {', '.join(sorted(peers))}")
     if dtype not in DTYPES:
         raise InvalidArgument(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
+    if device.partition(":")[0] not in DEVICES:
+        raise InvalidArgument(f"--device {device}: one of {', '.join(DEVICES)}, or cuda:N")
     num_frames = protocol.full.num_frames if num_frames is None else num_frames
     size = protocol.center.crop_size if size is None else size
     counts = {"--batch": batch, "--rounds": rounds, "--frames": num_frames, "--size": size}

@@ -45,6 +45,8 @@ def windows(size: int, stride: int, num_frames_total: int | None = None) -> Iter
     >>> [(window.first, window.end) for window in windows(10, 5, 18)]
     [(0, 10), (5, 15), (10, 18)]
     """
+    if not isinstance(size, int) or not isinstance(stride, int):
+        raise InvalidArgument(f"a window of {size!r} frames every {stride!r} frames: both are whole numbers")
     if not 1 <= stride <= size:
         raise InvalidArgument(f"a window of {size} frames every {stride} frames: need 1 <= stride <= window")
     return _windows(size, stride, num_frames_total)
