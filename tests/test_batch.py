@@ -675,14 +675,13 @@ def test_a_decoder_that_dies_costs_no_window(videos: Path, pool: Decoders, num_d
             found.append((number, outcome.window))
         else:
             ends[number] = outcome
-    if num_deaths == 0:
-        assert sorted(found) == [(number, window) for number in (0, 1) for window in range(6 + number)]
-        assert ends == {0: None, 1: None}
-    else:
-        assert [window for number, window in found if number == 1] == list(range(7))
-        failure = ends[0]
-        assert failure is not None and "died 2 times (signal 9)" in failure.reason
-        assert failure.window == max(window for number, window in found if number == 0) + 1
+    failed = [number for number, failure in ends.items() if failure is not None]
+    assert ends.keys() == {0, 1}
+    assert len(failed) == num_deaths  # the decoder was at one of them, mostly the first
+    for number, failure in ends.items():
+        windows = [window for other, window in found if other == number]
+        assert windows == list(range(6 + number if failure is None else failure.window))
+        assert failure is None or "died 2 times (signal 9)" in failure.reason
 
 
 @pytest.fixture(scope="module")
