@@ -119,7 +119,7 @@ def test_the_transforms_convolve_exactly(points: tuple[float, ...]) -> None:
     for d in inputs:
         for tap in taps:
             expected = torch.stack([d[i : i + 3] @ tap for i in range(4)])
-            assert torch.allclose(a @ ((g @ tap) * (b @ d)), expected, rtol=0, atol=1e-14)
+            assert torch.allclose(a @ ((g @ tap) * (b @ d)), expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.usefixtures("needs_it")

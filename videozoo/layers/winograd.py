@@ -94,21 +94,21 @@ class WinogradConv:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: torch.Size) -> None:
-        self.out_channels, self.in_channels = weight.shape[:2]
+        self.out_channels, in_channels = weight.shape[:2]
         images, _, height, width = shape
         per_image = _tiles(height) * _tiles(width)
-        values = VALUES * per_image * max(self.in_channels, self.out_channels) * weight.element_size()
+        values = VALUES * per_image * max(in_channels, self.out_channels) * weight.element_size()
         chunks = max(1, images * values // CHUNK_BYTES)
         self.images = -(-images // chunks)
         """That are computed at once."""
         taps = weight.detach().permute(2, 3, 0, 1).reshape(9, -1)
-        transformed = (_transforms_of_tiles()[1] @ taps).view(VALUES * self.out_channels, self.in_channels, 1, 1)
+        transformed = (_transforms_of_tiles()[1] @ taps).view(VALUES * self.out_channels, in_channels, 1, 1)
         offset = None
         if bias is not None:
             offset = bias.new_zeros(VALUES, self.out_channels)
             offset[_AT_ONES] = bias
             offset = offset.flatten()
-        line = (1, VALUES * self.in_channels, 1, self.images * per_image)
+        line = (1, VALUES * in_channels, 1, self.images * per_image)
         self._products = PackedConv(transformed, offset, ((0, 0), (1, 1), (1, 1), VALUES), False, line)
 
     def __call__(self, x: Tensor) -> Tensor:
